@@ -1,0 +1,160 @@
+"""Configuration and CSV, checked; the pending rows, cut into jobs.
+
+The process that the user started plans. A process that Snakemake starts for one job, on
+another node say, reads that job's file instead: by then, some of the features exist.
+
+Defines:
+    JOBS          the jobs of this run
+    WEIGHTS       the weights they need; None in a process started for one job
+    DONE_TARGETS  feature files that the user asked for and that are done
+    STAMP         file that makes Snakemake run a job whose outputs exist
+    NUM_THREADS   of a job
+    PYTHON        that runs the scripts
+    start_run, end_run
+"""
+
+import atexit
+import contextlib
+import io
+import os
+import sys
+from math import ceil
+from pathlib import Path
+
+from snakemake.cli import parse_args
+from snakemake.exceptions import WorkflowError
+
+sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
+
+from videofeatures import plan
+from videofeatures.errors import InputError
+from videofeatures.records import read_records
+from videofeatures.rows import FEATURE_SUFFIXES
+from videofeatures.weights import find_weights
+
+# Threads of a job on a cluster, where a run has no number of cores to share out.
+CLUSTER_THREADS = 8
+
+
+def parse_command_line():
+    """Snakemake's own view of its command line: `workflow` has it too late."""
+    with contextlib.redirect_stderr(io.StringIO()):
+        return parse_args(sys.argv[1:])[1]
+
+
+def say(*lines):
+    print(*lines, sep="\n", file=sys.stderr, flush=True)
+
+
+def get_limit(resource):
+    limit = workflow.global_resources.get(resource)
+    return limit.value if limit is not None else None
+
+
+def get_num_gpus():
+    """GPUs that this run may use at a time: as given by --resources gpu=N, else 1."""
+    return max(1, get_limit("gpu") or 1)
+
+
+def get_num_threads():
+    """Cores of a job: its GPU's share; all of them where no number of GPUs is given."""
+    cores = get_limit("_cores")
+    return max(1, cores // get_num_gpus()) if cores else CLUSTER_THREADS
+
+
+def get_targets(args, rows):
+    """Feature files that the user asked for by path; empty if all rows are wanted."""
+    asked = {os.path.normpath(target) for target in args.targets or []}
+    targets = {target for target in asked if target.endswith(FEATURE_SUFFIXES)}
+    unknown = sorted(targets - {row.feature_path for row in rows})
+    if unknown:
+        raise InputError(
+            f"{path}: no row of {config['videos']} has this feature_path. Ask for it as it "
+            "is written there"
+            for path in unknown
+        )
+    return targets if targets == asked else set()
+
+
+def get_forced(args, rows, targets):
+    """Feature files that are made again although they are done (-F, -f or -R)."""
+    if args.forceall or (args.force and targets):
+        return {row.feature_path for row in rows}
+    return {os.path.normpath(path) for path in args.forcerun or []}
+
+
+def plan_run():
+    """Jobs for the pending rows, their weights, and targets that are done already."""
+    args = parse_command_line()
+    settings, rows = plan.read_inputs(config)
+    targets = get_targets(args, rows)
+    if targets:
+        rows = plan.select(rows, targets)
+    weights = find_weights(config["backbone"], config["weights"])
+    pending = plan.find_pending(
+        rows,
+        read_records(config["results"]),
+        settings,
+        weights,
+        forced=get_forced(args, rows, targets),
+    )
+    jobs = plan.cut_into_jobs(
+        pending,
+        settings,
+        weights,
+        config["results"],
+        videos_per_job=config["videos_per_job"],
+        num_gpus=get_num_gpus(),
+    )
+    say(*plan.describe(rows, pending, jobs, weights))
+    if args.dryrun:
+        say(*pending)
+    return jobs, weights, sorted(targets - {row.feature_path for row in pending})
+
+
+def read_planned_jobs():
+    """The jobs that this process was started for, as the main process wrote them."""
+    names = parse_command_line().allowed_rules or []
+    paths = [plan.job_path(config["results"], name) for name in names]
+    return [plan.read_job(path) for path in paths if path.exists()]
+
+
+def touch_stamp():
+    """Make the stamp newer than any feature file, for as long as this process lives.
+
+    The name is this process's own: a dry-run beside a running job must not make that job's
+    outputs older than their input.
+    """
+    STAMP.parent.mkdir(exist_ok=True)
+    STAMP.touch()
+    atexit.register(STAMP.unlink, missing_ok=True)
+
+
+def start_run():
+    for job in JOBS:
+        plan.write_job(job)
+
+
+def end_run():
+    """Remove the jobs' files, and say what was done and what was not."""
+    for job in JOBS:
+        plan.job_path(job.results, job.name).unlink(missing_ok=True)
+    failures = plan.failures(JOBS, read_records(config["results"]))
+    say(*plan.describe_end(JOBS, failures))
+
+
+STAMP = Path(".snakemake") / f"stale-{os.getpid()}"
+NUM_THREADS = get_num_threads()
+# With --sdm conda, python is the environment's; else it is the one that runs Snakemake.
+PYTHON = "python" if workflow.deployment_settings.deployment_method else sys.executable
+
+try:
+    if workflow.is_main_process:
+        JOBS, WEIGHTS, DONE_TARGETS = plan_run()
+    else:
+        JOBS, WEIGHTS, DONE_TARGETS = read_planned_jobs(), None, []
+except InputError as error:
+    raise WorkflowError(str(error))
+
+if WEIGHTS and any(row.stale for job in JOBS for row in job.rows):
+    touch_stamp()

@@ -1,0 +1,53 @@
+"""Features: one rule for each job, so that its outputs are exactly its pending rows.
+
+A job does up to `videos_per_job` rows on one GPU in one process, which loads the CNN once.
+Its videos are not inputs: one that is missing costs its own row, not the run.
+
+Input:
+    the weights, and, where feature files are to be replaced, the stamp that makes
+    Snakemake run a job whose outputs exist
+Output:
+    feature files. Those that were missing are marked update(): one that somebody else
+    finishes before the job starts is kept.
+"""
+
+for job in JOBS:
+    first, last = (Path(job.rows[k].video_path).name for k in (0, -1))
+    videos = f"{len(job.rows)} videos, {first} … {last}"
+
+    rule:
+        name:
+            job.name
+        input:
+            weights=job.weights_path,
+            stamp=[STAMP] if WEIGHTS and any(row.stale for row in job.rows) else [],
+        output:
+            [
+                row.feature_path if row.stale else update(row.feature_path)
+                for row in job.rows
+            ],
+        log:
+            Path(job.results) / "logs" / f"{job.name}.log",
+        conda:
+            "../envs/videofeatures.yaml"
+        threads: NUM_THREADS
+        resources:
+            gpu=1,
+            mem_mb=config["mem_mb"],
+            runtime=ceil(15 + config["minutes_per_video"] * len(job.rows)),
+        params:
+            python=PYTHON,
+            script=Path(workflow.basedir) / "scripts" / "extract.py",
+            job=plan.job_path(job.results, job.name),
+        message:
+            "Extract " + videos.replace("{", "{{").replace("}", "}}")
+        shell:
+            "{params.python:q} {params.script:q} --job {params.job:q} --threads {threads} --log {log:q}"
+
+
+if DONE_TARGETS:
+
+    # A file that is done is no rule's output; Snakemake wants one for what is asked by path.
+    rule done:
+        output:
+            update(DONE_TARGETS),

@@ -1,0 +1,29 @@
+"""The weights, fetched and verified once, before any job starts.
+
+Output:
+    resources/weights/<backbone>-<identity>.pth, in a folder that all nodes share. One that
+    exists was verified when it was made: it belongs to no rule, so that -F leaves it alone.
+"""
+
+if WEIGHTS and not WEIGHTS.shared_path.exists():
+
+    localrules:
+        prepare_weights,
+
+    rule prepare_weights:
+        output:
+            str(WEIGHTS.shared_path),
+        log:
+            Path(config["results"]) / "logs" / "prepare_weights.log",
+        conda:
+            "../envs/videofeatures.yaml"
+        params:
+            python=PYTHON,
+            script=Path(workflow.basedir) / "scripts" / "prepare_weights.py",
+            backbone=config["backbone"],
+            weights=config["weights"],
+        message:
+            "Fetch and verify the weights of {params.backbone}"
+        shell:
+            "{params.python:q} {params.script:q} --backbone {params.backbone:q} "
+            "--weights={params.weights:q} --output {output:q} --log {log:q}"

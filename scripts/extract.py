@@ -1,0 +1,126 @@
+"""CNN features of the videos of a CSV, one file per row; rows that are done are skipped.
+
+By hand:  python scripts/extract.py --csv videos.csv --type 2d
+Snakemake runs it with --job, a file that names the rows of one job.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from dataclasses import fields
+
+from videofeatures.backbones import BACKBONES
+from videofeatures.errors import InputError
+from videofeatures.log import start_logging
+from videofeatures.plan import Job, cut_into_jobs, describe, find_pending, read_inputs, read_job
+from videofeatures.records import read_records
+from videofeatures.settings import Settings
+from videofeatures.weights import find_weights, prepare_weights
+
+BACKBONE_OF_TYPE = {"2d": "resnet152", "3d": "resnext101"}
+
+logger = logging.getLogger("extract")
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line: the original program's options and names, and ours."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--csv", help="CSV with the columns video_path,feature_path")
+    source.add_argument("--job", help=argparse.SUPPRESS)
+    parser.add_argument("--log", help="file that the messages go to as well")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads to use")
+    parser.add_argument("--results", default="results", help="folder for the records")
+
+    numbers = parser.add_argument_group("options that change the numbers")
+    which = numbers.add_mutually_exclusive_group()
+    which.add_argument(
+        "--type", choices=BACKBONE_OF_TYPE, default="2d", help="2d: resnet152, 3d: resnext101"
+    )
+    which.add_argument("--backbone", choices=BACKBONES, help="instead of --type")
+    weights = numbers.add_mutually_exclusive_group()
+    weights.add_argument("--weights", default="auto", help="auto, a name, a file, or random")
+    weights.add_argument("--resnext101_model_path", help="file with the weights of resnext101")
+    numbers.add_argument("--precision", default="auto", help="of the CNN; auto, float32, …")
+    numbers.add_argument("--half_precision", type=_switch, default=True, help="store float16 (1)")
+    numbers.add_argument("--l2_normalize", type=_switch, default=True, help="length 1 (1)")
+    numbers.add_argument("--frame_rate", type=float, help="frames a second")
+    numbers.add_argument("--resize_size", type=int, help="short side in pixels")
+    numbers.add_argument("--crop_size", type=int, help="centre crop in pixels, 0 for none")
+    numbers.add_argument("--interpolation", default="bilinear", help="of ffmpeg's scaler")
+    numbers.add_argument("--square_pixels", type=_switch, default=True, help="proportions (1)")
+
+    speed = parser.add_argument_group("options that change the speed")
+    speed.add_argument("--batch_size", type=int, help="frames or clips in one forward pass")
+    speed.add_argument("--decoders", "--num_decoding_thread", type=int, help="videos at a time")
+    return parser.parse_args(arguments)
+
+
+def _switch(text: str) -> bool:
+    try:
+        return {"1": True, "0": False, "true": True, "false": False}[text.lower()]
+    except KeyError:
+        raise argparse.ArgumentTypeError(f"{text!r} must be 1 or 0") from None
+
+
+def plan_by_hand(args: argparse.Namespace) -> Job | None:
+    """One job of all pending rows of a CSV, or None if every row is done.
+
+    Raises:
+        InputError: what is wrong with the options, the CSV or the weights.
+    """
+    backbone = args.backbone or BACKBONE_OF_TYPE[args.type]
+    asked = args.weights
+    if backbone == "resnext101" and args.resnext101_model_path:
+        asked = args.resnext101_model_path
+    config = {f.name: getattr(args, f.name) for f in fields(Settings)} | {
+        "backbone": backbone,
+        "weights": asked,
+        "videos": args.csv,
+        "results": args.results,
+    }
+    settings, rows = read_inputs(config)
+    weights = find_weights(backbone, asked)
+    pending = find_pending(rows, read_records(args.results), settings, weights)
+    jobs = cut_into_jobs(
+        pending, settings, weights, args.results, videos_per_job=max(1, len(pending))
+    )
+    for line in describe(rows, pending, jobs, weights):
+        logger.info("%s", line)
+    if not jobs:
+        return None
+    prepare_weights(weights)
+    return jobs[0]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0 all done, 1 some rows failed, 2 the input cannot be used."""
+    args = parse_arguments(arguments)
+    start_logging(args.log)
+    try:
+        job = read_job(args.job) if args.job else plan_by_hand(args)
+        if job is None:
+            return 0
+        # torch is imported only when there is something to compute.
+        from videofeatures.pipeline import extract_rows
+
+        num_failed = extract_rows(job, num_threads=args.threads)
+    except InputError as error:
+        logger.error("%s", error)
+        return 2
+    if num_failed:
+        logger.error(
+            "%d of %d videos failed; the reasons are above and in %s/records. The next run "
+            "tries them again",
+            num_failed,
+            len(job.rows),
+            job.results,
+        )
+    return 1 if num_failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

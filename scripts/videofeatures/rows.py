@@ -1,0 +1,142 @@
+"""The CSV: one row per video, read and checked as a whole."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import NamedTuple
+
+from videofeatures.errors import InputError
+
+COLUMNS = ("video_path", "feature_path")
+FEATURE_SUFFIXES = (".npy", ".npz")
+
+
+class Row(NamedTuple):
+    """One line of the CSV. `feature_path` is normalised (`./x` is `x`)."""
+
+    video_path: str
+    feature_path: str
+
+
+def read_rows(csv_path: str | os.PathLike) -> list[Row]:
+    """Read `video_path,feature_path` rows; other columns are ignored.
+
+    Cells are taken literally (no stripping, no `NA`). A UTF-8 BOM, CRLF, quoted
+    cells, blank lines and an empty file are all fine.
+
+    Raises:
+        InputError: with every problem found in the file.
+    """
+    # Imported here: a job that is handed its rows does not pay for pandas (0.5 s).
+    import pandas as pd
+
+    if not os.path.isfile(csv_path):
+        raise InputError(
+            f"{csv_path}: no such file. Write a CSV with the columns "
+            f"{','.join(COLUMNS)}, and name it with the key `videos`"
+        )
+    try:
+        table = pd.read_csv(
+            csv_path,
+            dtype=str,
+            na_filter=False,
+            skip_blank_lines=False,  # so that row numbers are line numbers
+            index_col=False,
+            encoding="utf-8-sig",
+        )
+    except pd.errors.EmptyDataError:
+        return []
+    except UnicodeDecodeError as error:
+        raise InputError(f"{csv_path}: is not UTF-8 ({error}). Save it as UTF-8") from None
+    except pd.errors.ParserError as error:
+        detail = str(error).removeprefix("Error tokenizing data. C error: ").strip()
+        raise InputError(
+            f"{csv_path}: {detail}. Put quotes around paths that hold a comma"
+        ) from None
+
+    missing = [column for column in COLUMNS if column not in table.columns]
+    if missing:
+        found = ", ".join(map(str, table.columns)) or "none"
+        raise InputError(
+            f"{csv_path}: the first line must name the column{'s' * (len(missing) > 1)} "
+            f"{' and '.join(missing)} (found: {found})"
+        )
+
+    rows, problems = [], []
+    first_line_of: dict[str, int] = {}
+    for line, cells in enumerate(zip(*(table[c] for c in COLUMNS), strict=True), start=2):
+        video_path, feature_path = (cell if isinstance(cell, str) else "" for cell in cells)
+        if not video_path and not feature_path:
+            continue  # a blank line
+        where = f"{csv_path}, line {line}"
+        row = Row(video_path, os.path.normpath(feature_path))
+        problems += [f"{where}: {problem}" for problem in _problems_of(video_path, feature_path)]
+        if feature_path.strip():
+            key = os.path.abspath(row.feature_path)
+            first = first_line_of.setdefault(key, line)
+            if first != line:
+                problems.append(
+                    f"{where}: feature_path {feature_path} is that of line {first} too. "
+                    "Give every row a feature_path of its own"
+                )
+        rows.append(row)
+    if problems:
+        raise InputError(problems)
+    return rows
+
+
+def _problems_of(video_path: str, feature_path: str) -> list[str]:
+    """What is wrong with the text of one row, without a look at the disk."""
+    problems = []
+    if not video_path.strip():
+        problems.append("video_path is empty")
+    if "\0" in video_path + feature_path:
+        problems.append("a path holds a NUL character")
+    if not feature_path.strip():
+        problems.append("feature_path is empty")
+    elif not feature_path.endswith(FEATURE_SUFFIXES):
+        problems.append(f"feature_path {feature_path} must end in {' or '.join(FEATURE_SUFFIXES)}")
+    if any(character in feature_path for character in "{}\n\r"):
+        problems.append(
+            f"feature_path {feature_path!r} holds a brace or a line break, which Snakemake "
+            "cannot have in the name of an output. Rename it (video paths may hold them)"
+        )
+    return problems
+
+
+def folder_problems(rows: list[Row]) -> list[str]:
+    """Feature folders that cannot be made or written to, one sentence each.
+
+    Looks once at each distinct folder, not at each row.
+    """
+    problems = []
+    features = {row.feature_path for row in rows}
+    for folder in sorted({os.path.dirname(row.feature_path) for row in rows}):
+        path = Path(folder)
+        inside = next((str(p) for p in (path, *path.parents) if str(p) in features), None)
+        if inside:
+            problems.append(f"{folder}: is a folder of one row and the feature file of another")
+            continue
+        problem = _folder_problem(path)
+        if problem:
+            problems.append(problem)
+    return problems
+
+
+def _folder_problem(folder: Path) -> str | None:
+    """Why files cannot be made in `folder`, itself to be made if need be."""
+    for ancestor in (folder, *folder.parents):
+        try:
+            mode = ancestor.stat().st_mode
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            return f"{folder}: features cannot be written there: {error.strerror} ({ancestor})"
+        if not stat.S_ISDIR(mode):
+            return f"{folder}: features cannot be written there: {ancestor} is not a folder"
+        if not os.access(ancestor, os.W_OK | os.X_OK):
+            return f"{folder}: features cannot be written there: no permission on {ancestor}"
+        return None
+    return None

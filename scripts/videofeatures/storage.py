@@ -1,0 +1,64 @@
+"""Feature files: `.npy` and `.npz`, complete if they exist."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+
+@contextmanager
+def replace_file(path: str | os.PathLike) -> Iterator[IO[bytes]]:
+    """Open a temporary file beside `path`, which takes its place when the block ends well.
+
+    Folders are made. The name is short and its own, so that long names and two writers
+    do no harm. If the block raises, the temporary file is removed and `path` is as before.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{secrets.token_hex(8)}.part"
+    try:
+        with open(temporary, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_features(
+    path: str | os.PathLike,
+    features: np.ndarray,
+    timestamps: np.ndarray,
+    provenance: dict[str, Any],
+) -> None:
+    """Write one video's features.
+
+    Args:
+        path: ends in `.npy` (the features alone) or `.npz` (`features`, `timestamps` and
+            `provenance`, a JSON string; nothing in it is pickled).
+        features: (rows, feature_dim).
+        timestamps: (rows,), float64, seconds from the container's zero to the middle of
+            what each row saw.
+        provenance: what made the features, as JSON can hold it.
+    """
+    if len(features) != len(timestamps):
+        raise ValueError(f"{len(features)} features and {len(timestamps)} timestamps")
+    with replace_file(path) as file:
+        if str(path).endswith(".npz"):
+            np.savez(
+                file,
+                features=features,
+                timestamps=timestamps,
+                provenance=np.array(json.dumps(provenance)),
+            )
+        else:
+            np.save(file, features, allow_pickle=False)
