@@ -23,6 +23,7 @@ from pathlib import Path
 
 from snakemake.cli import parse_args
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
@@ -30,10 +31,14 @@ from videofeatures import plan
 from videofeatures.errors import InputError
 from videofeatures.records import read_records
 from videofeatures.rows import FEATURE_SUFFIXES
-from videofeatures.weights import find_weights
+from videofeatures.weights import find_weights, missing_message
 
 # Threads of a job on a cluster, where a run has no number of cores to share out.
 CLUSTER_THREADS = 8
+
+
+def is_not_about_backups(record):
+    return not record.getMessage().startswith("Cannot restore")
 
 
 def parse_command_line():
@@ -131,6 +136,9 @@ def touch_stamp():
 
 
 def start_run():
+    """Before the first job, and never in a dry-run: the weights can be had, jobs have files."""
+    if JOBS and WEIGHTS.identity is None:
+        raise WorkflowError(missing_message(WEIGHTS))
     for job in JOBS:
         plan.write_job(job)
 
@@ -147,6 +155,10 @@ STAMP = Path(".snakemake") / f"stale-{os.getpid()}"
 NUM_THREADS = get_num_threads()
 # With --sdm conda, python is the environment's; else it is the one that runs Snakemake.
 PYTHON = "python" if workflow.deployment_settings.deployment_method else sys.executable
+
+# When a job with a broken video fails, Snakemake says for each of its outputs that is marked
+# update() that it has no backup of it. There was nothing to back up, and nothing was lost.
+logger.addFilter(is_not_about_backups)
 
 try:
     if workflow.is_main_process:

@@ -13,7 +13,7 @@ Output:
 
 for job in JOBS:
     first, last = (Path(job.rows[k].video_path).name for k in (0, -1))
-    videos = f"{len(job.rows)} videos, {first} … {last}"
+    title = f"Extract {len(job.rows)} videos, {first} … {last}"
 
     rule:
         name:
@@ -22,10 +22,7 @@ for job in JOBS:
             weights=job.weights_path,
             stamp=[STAMP] if WEIGHTS and any(row.stale for row in job.rows) else [],
         output:
-            [
-                row.feature_path if row.stale else update(row.feature_path)
-                for row in job.rows
-            ],
+            [row.feature_path if row.stale else update(row.feature_path) for row in job.rows],
         log:
             Path(job.results) / "logs" / f"{job.name}.log",
         conda:
@@ -40,7 +37,7 @@ for job in JOBS:
             script=Path(workflow.basedir) / "scripts" / "extract.py",
             job=plan.job_path(job.results, job.name),
         message:
-            "Extract " + videos.replace("{", "{{").replace("}", "}}")
+            title.replace("{", "{{").replace("}", "}}")
         shell:
             "{params.python:q} {params.script:q} --job {params.job:q} --threads {threads} --log {log:q}"
 

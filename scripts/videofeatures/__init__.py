@@ -1,4 +1,6 @@
-"""CNN features for large video collections: rows → jobs → frames → clips → batches → features → files.
+"""CNN features for large video collections.
+
+rows → jobs → frames → clips → batches → features → files
 
 One module per step of the way, in the order in which a row meets them: `rows`,
 `plan`, `video`, `clips`, `pipeline` (with `backbones`, `weights` and `network`),

@@ -243,9 +243,7 @@ def _run_decoders(
             thread.join()
 
 
-def _compute(
-    events: Iterable[Clip | End], network: Network, batch_size: int
-) -> Iterator[Video]:
+def _compute(events: Iterable[Clip | End], network: Network, batch_size: int) -> Iterator[Video]:
     """Batch clips of one shape across videos, and yield each video when it is complete.
 
     A part-filled batch goes when all the videos in it have ended, so that a rare shape does

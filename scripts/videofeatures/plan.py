@@ -13,12 +13,13 @@ import stat
 from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from videofeatures.errors import MAX_SHOWN, InputError
 from videofeatures.records import Record, Records
-from videofeatures.rows import Row, folder_problems, read_rows
+from videofeatures.rows import Row, read_rows
 from videofeatures.settings import Settings, config_problems
 from videofeatures.storage import replace_file
 from videofeatures.weights import RANDOM, Weights
@@ -29,6 +30,7 @@ CHANGED = "the video has changed since"
 OTHER_SETTINGS = "made with other settings"
 OTHER_WEIGHTS = "made with other weights"
 FORCED = "forced"
+UNFINISHED = "was not finished"
 
 
 class PendingRow(NamedTuple):
@@ -75,7 +77,6 @@ def read_inputs(config: dict[str, Any]) -> tuple[Settings, list[Row]]:
             rows = read_rows(config["videos"])
         except InputError as error:
             problems += error.problems
-        problems += folder_problems(rows)
     if problems:
         raise InputError(problems)
     return settings, rows
@@ -174,7 +175,7 @@ def cut_into_jobs(
     num_jobs = max(math.ceil(len(pending) / videos_per_job), min(num_gpus, len(pending)))
     bounds = [len(pending) * k // num_jobs for k in range(num_jobs + 1)] if num_jobs else [0]
     jobs = []
-    for number, (begin, end) in enumerate(zip(bounds, bounds[1:], strict=False), start=1):
+    for number, (begin, end) in enumerate(pairwise(bounds), start=1):
         rows = tuple(pending[begin:end])
         content = json.dumps([settings.digest(), weights.identity, rows])
         digest = hashlib.sha256(content.encode()).hexdigest()[:8]
@@ -218,7 +219,7 @@ def describe(
     for (reason, detail), count in counts.most_common():
         lines.append(f"{count:>8} {reason}" + (f" ({detail})" if detail else ""))
     if pending and weights.identity == RANDOM:
-        lines.append("WARNING: random weights. These features mean nothing; they are for trying out")
+        lines.append("WARNING: random weights: these features mean nothing, and are for trying out")
     if pending and weights.identity is None:
         lines.append(f"WARNING: {weights.origin}: these weights are not there yet")
     return lines
@@ -231,10 +232,16 @@ def describe_end(
     num_rows = sum(len(job.rows) for job in jobs)
     if not num_rows:
         return []
-    lines = [f"{num_rows - len(failed)} of {num_rows} pending rows done, {len(failed)} not"]
-    lines += [f"  {row.video_path}: {reason}" for row, reason in failed[:max_shown]]
-    if len(failed) > max_shown:
-        lines.append(f"  … and {len(failed) - max_shown} more")
+    unfinished = sum(reason == UNFINISHED for _, reason in failed)
+    num_failed = len(failed) - unfinished
+    lines = [
+        f"{num_rows - len(failed)} of {num_rows} pending rows done, {num_failed} failed, "
+        f"{unfinished} not finished"
+    ]
+    shown = [(row, reason) for row, reason in failed if reason != UNFINISHED][:max_shown]
+    lines += [f"  {row.video_path}: {reason}" for row, reason in shown]
+    if num_failed > len(shown):
+        lines.append(f"  … and {num_failed - len(shown)} more")
     if failed:
         lines.append(
             f"The whole story: {jobs[0].results}/logs and {jobs[0].results}/records. The next "
@@ -251,7 +258,7 @@ def failures(jobs: Iterable[Job], records: Records) -> list[tuple[PendingRow, st
         for row in job.rows:
             record = records.last.get(row.feature_path)
             if record is None or record.digest != digest or record.status == "started":
-                failed.append((row, "was not finished"))
+                failed.append((row, UNFINISHED))
             elif record.status == "failed":
                 failed.append((row, record.reason))
     return failed

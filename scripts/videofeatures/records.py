@@ -16,7 +16,6 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-
 STATUSES = ("started", "done", "failed")
 """What a row's last record can say of its file. Others are notes: `blocked` means that a
 stale file could not be removed, so that the record before it still holds."""
@@ -48,7 +47,7 @@ class Recorder:
         folder.mkdir(parents=True, exist_ok=True)
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
         path = folder / f"{name}-{stamp}-{secrets.token_hex(4)}.jsonl"
-        self._file = open(path, "x", encoding="utf-8")
+        self._file = open(path, "x", encoding="utf-8")  # noqa: SIM115 (closed by __exit__)
         self._write({"time": time.time(), "status": "process", **facts})
 
     def record(self, status: str, feature_path: str, **facts: Any) -> None:

