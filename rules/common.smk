@@ -31,6 +31,7 @@ from videofeatures import plan
 from videofeatures.errors import InputError
 from videofeatures.records import read_records
 from videofeatures.rows import FEATURE_SUFFIXES
+from videofeatures.settings import parse_values
 from videofeatures.weights import find_weights, missing_message
 
 # Threads of a job on a cluster, where a run has no number of cores to share out.
@@ -160,6 +161,7 @@ PYTHON = "python" if workflow.deployment_settings.deployment_method else sys.exe
 # update() that it has no backup of it. There was nothing to back up, and nothing was lost.
 logger.addFilter(is_not_about_backups)
 
+config.update(parse_values(config))
 try:
     if workflow.is_main_process:
         JOBS, WEIGHTS, DONE_TARGETS = plan_run()

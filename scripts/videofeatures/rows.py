@@ -71,27 +71,25 @@ def read_rows(csv_path: str | os.PathLike) -> list[Row]:
         if not video_path and not feature_path:
             continue  # a blank line
         where = f"{csv_path}, line {line}"
+        found = _problems_of(video_path, feature_path)
+        if found:
+            problems += [f"{where}: {problem}" for problem in found]
+            continue
         row = Row(video_path, os.path.normpath(feature_path))
-        problems += [f"{where}: {problem}" for problem in _problems_of(video_path, feature_path)]
-        if feature_path.strip():
-            key = os.path.abspath(row.feature_path)
-            first = first_line_of.setdefault(key, line)
-            if first != line:
-                problems.append(
-                    f"{where}: feature_path {feature_path} is that of line {first} too. "
-                    "Give every row a feature_path of its own"
-                )
+        first = first_line_of.setdefault(os.path.abspath(row.feature_path), line)
+        if first != line:
+            problems.append(
+                f"{where}: feature_path {feature_path} is that of line {first} too. "
+                "Give every row a feature_path of its own"
+            )
         rows.append(row)
     problems += _folder_problems(rows)
     if problems:
         # Otherwise planning finds these, as it looks at each feature file anyway.
-        problems += [f"{row.feature_path}: is a folder" for row in rows if _is_folder(row)]
+        features = (row.feature_path for row in rows)
+        problems += [f"{path}: is a folder" for path in features if os.path.isdir(path)]
         raise InputError(problems)
     return rows
-
-
-def _is_folder(row: Row) -> bool:
-    return row.feature_path.endswith(FEATURE_SUFFIXES) and os.path.isdir(row.feature_path)
 
 
 def _problems_of(video_path: str, feature_path: str) -> list[str]:

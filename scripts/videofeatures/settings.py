@@ -76,6 +76,28 @@ class Settings:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def parse_values(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration whose values have the types that were meant on a command line.
+
+    Snakemake's `--config` takes `false` and `null` for text, and a folder named `2024` for
+    a number. A value that cannot be what its key needs is left for `config_problems`.
+    """
+    import yaml
+
+    def parse(key: str, value: Any) -> Any:
+        is_text = _schema()["properties"].get(key, {}).get("type") in ("string", None)
+        if is_text and isinstance(value, int | float) and not isinstance(value, bool):
+            return str(value)
+        if not is_text and isinstance(value, str):
+            try:
+                return yaml.safe_load(value)
+            except yaml.YAMLError:
+                return value
+        return value
+
+    return {key: parse(key, value) for key, value in config.items()}
+
+
 def config_problems(config: dict[str, Any]) -> list[str]:
     """What is wrong with a configuration, one sentence a key.
 

@@ -213,7 +213,7 @@ def _run(frames: _Frames, **output_options) -> Iterator[np.ndarray]:
         return_code = process.wait()
         listener.join()
         if return_code or num_bytes:
-            reason = lines[-1] if lines else f"ffmpeg ended with {return_code}"
+            reason = lines[0] if lines else f"ffmpeg ended with {return_code}"
             raise VideoError(f"ffmpeg failed: {reason}", lines)
     finally:  # also when the caller stops in the middle
         process.kill()

@@ -1,0 +1,37 @@
+# What each target does, and when to use it, is in README.md.
+.PHONY: env demo test lint clean
+
+PYTHON ?= python3
+PIP_INSTALL = .venv/bin/python -m pip install --disable-pip-version-check --quiet --constraint envs/constraints.txt
+
+env: .venv/installed
+
+.venv/installed: envs/requirements.txt envs/constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 env"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(PIP_INSTALL) --requirement envs/requirements.txt
+	touch $@
+
+# What tests and checks need on top.
+.venv/installed-dev: .venv/installed envs/requirements-dev.txt
+	$(PIP_INSTALL) --requirement envs/requirements-dev.txt
+	touch $@
+
+demo: .venv/installed
+	.venv/bin/python scripts/demo/fetch_clips.py --folder demo/clips --csv demo/videos.csv --features demo/features
+	.venv/bin/snakemake --cores all --resources gpu=1 \
+		--config videos=demo/videos.csv results=demo/results backbone=efficientnet_lite0 l2_normalize=false
+	.venv/bin/python scripts/demo/show_features.py demo/videos.csv
+
+test: .venv/installed-dev
+	.venv/bin/python -m pytest
+
+lint: .venv/installed-dev
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/snakefmt --check Snakefile rules
+	.venv/bin/snakemake --lint --config videos=tests/data/lint.csv results=/nonexistent/results
+
+clean:
+	rm -rf .snakemake demo results resources

@@ -1,0 +1,163 @@
+"""Clips, weights and folders that the tests share."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "scripts" / "demo"))
+
+from fetch_clips import fetch_clips  # noqa: E402
+from videofeatures import weights  # noqa: E402
+from videofeatures.backbones import BACKBONES  # noqa: E402
+
+PROJECT = ("Snakefile", "rules", "scripts", "config", "envs", "profiles")
+
+
+def run_ffmpeg(*arguments: str | Path) -> None:
+    """Run the ffmpeg that the project uses."""
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-nostdin", "-y"]
+    subprocess.run([*command, *map(str, arguments)], check=True)
+
+
+def make_clip(
+    path: Path,
+    *,
+    seconds: float = 2,
+    size: str = "320x240",
+    rate: int = 25,
+    source: str = "testsrc2",
+    codec: tuple[str, ...] = ("-c:v", "libx264", "-pix_fmt", "yuv420p"),
+) -> Path:
+    """A synthetic clip: moving, coloured, with a frame counter."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lavfi = f"{source}=s={size}:r={rate}:d={seconds}"
+    run_ffmpeg("-f", "lavfi", "-i", lavfi, *codec, path)
+    return path
+
+
+def write_csv(path: Path, rows: list[tuple[str | Path, str | Path]]) -> Path:
+    """A CSV of (video_path, feature_path)."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["video_path", "feature_path"])
+        writer.writerows(rows)
+    return path
+
+
+def seeded_state(backbone: str, seed: int = 0) -> dict[str, torch.Tensor]:
+    """A state dict that depends on nothing but NumPy's stable generator.
+
+    Scaled so that signals neither die nor explode, and frames do not all look alike.
+    """
+    random = np.random.RandomState(seed)
+    state = {}
+    with torch.device("meta"):
+        shapes = BACKBONES[backbone].build().state_dict()
+    for name, tensor in shapes.items():
+        shape = tuple(tensor.shape)
+        if name.endswith("num_batches_tracked"):
+            state[name] = torch.tensor(1)
+        elif name.endswith("running_var"):
+            state[name] = torch.from_numpy(random.uniform(0.8, 1.2, shape).astype(np.float32))
+        elif len(shape) == 1:  # means, biases and scales of batch norm
+            centre = 0.5 if name.endswith("weight") else 0
+            values = centre + 0.1 * random.standard_normal(shape)
+            state[name] = torch.from_numpy(values.astype(np.float32))
+        else:
+            fan_in = int(np.prod(shape[1:]))
+            values = random.standard_normal(shape) * np.sqrt(2 / fan_in)
+            state[name] = torch.from_numpy(values.astype(np.float32))
+    return state
+
+
+@pytest.fixture(scope="session")
+def real_clips() -> dict[str, Path]:
+    """The demo's real clips, by stem."""
+    return {path.stem: path for path in fetch_clips(ROOT / "demo" / "clips")}
+
+
+@pytest.fixture(scope="session")
+def seeded_weights(tmp_path_factory) -> dict[str, Path]:
+    """Weights files for the two original backbones, whose real weights cannot be shipped."""
+    folder = tmp_path_factory.mktemp("weights")
+    paths = {}
+    for backbone in ("resnet152", "resnext101"):
+        paths[backbone] = folder / f"{backbone}.pth"
+        torch.save(seeded_state(backbone), paths[backbone])
+    return paths
+
+
+@pytest.fixture(scope="session")
+def real_weights(tmp_path_factory) -> Path:
+    """EfficientNet-Lite0's verified ImageNet weights, in a `resources/weights` of the tests."""
+    folder = tmp_path_factory.mktemp("shared")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        return folder / weights.prepare_weights(weights.find_weights("efficientnet_lite0", "auto"))
+    finally:
+        os.chdir(before)
+
+
+class Workflow:
+    """A copy of the project in a folder of its own, and Snakemake to run there."""
+
+    def __init__(self, folder: Path, shared_weights: Path):
+        self.folder = folder
+        for name in PROJECT:
+            source = ROOT / name
+            copy = shutil.copytree if source.is_dir() else shutil.copy
+            copy(source, folder / name)
+        (folder / "resources").symlink_to(shared_weights.parents[1])
+        self.config = {"backbone": "efficientnet_lite0", "videos": "videos.csv"}
+
+    def command(self, *arguments: str | Path, **config: object) -> list[str]:
+        """`snakemake` with these arguments and, at the end, the configuration."""
+        values = [f"{key}={value}" for key, value in (self.config | config).items()]
+        return [
+            *(sys.executable, "-m", "snakemake", "--cores", "2", *map(str, arguments)),
+            *("--config", *values),
+        ]
+
+    def run(self, *arguments: str | Path, check: bool = True, **config: object):
+        """Run Snakemake to its end; `check` wants it to end well."""
+        result = subprocess.run(
+            self.command(*arguments, **config), cwd=self.folder, capture_output=True, text=True
+        )
+        if check:
+            assert result.returncode == 0, result.stdout + result.stderr
+        return result
+
+    def pending(self, **config: object) -> dict[str, str]:
+        """Feature path to reason, as a dry-run names them."""
+        lines = self.run("-n", **config).stderr.splitlines()
+        rows = [line.split("  ←  ") for line in lines if "  ←  " in line]
+        return {feature: rest.split(": ", 1)[1] for feature, rest in rows}
+
+    def write_rows(self, *rows: tuple[str | Path, str | Path]) -> None:
+        """Make `videos.csv`."""
+        write_csv(self.folder / "videos.csv", list(rows))
+
+    def state(self) -> dict[str, tuple[int, bytes]]:
+        """Every file but Snakemake's own and Python's caches: mtime and content."""
+        return {
+            str(path.relative_to(self.folder)): (path.stat().st_mtime_ns, path.read_bytes())
+            for path in self.folder.rglob("*")
+            if path.is_file() and not {".snakemake", "__pycache__"} & set(path.parts)
+        }
+
+
+@pytest.fixture
+def workflow(tmp_path, real_weights) -> Workflow:
+    return Workflow(tmp_path, real_weights)

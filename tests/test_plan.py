@@ -1,0 +1,254 @@
+"""Which rows are pending, and why; how they become jobs."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from videofeatures import plan
+from videofeatures.errors import InputError
+from videofeatures.plan import PendingRow
+from videofeatures.records import Recorder, read_records
+from videofeatures.rows import Row
+from videofeatures.settings import Settings
+from videofeatures.weights import Weights
+
+SETTINGS = Settings()
+WEIGHTS = Weights("resnet152", "x.pth", "aaaaaaaa")
+
+
+class Bench:
+    """A folder with one row, whose files and records a test arranges."""
+
+    def __init__(self, folder: Path):
+        self.row = Row(str(folder / "a.mp4"), str(folder / "a.npy"))
+        self.video, self.feature = Path(self.row.video_path), Path(self.row.feature_path)
+        self.results = folder / "results"
+        self.video.write_text("video")
+
+    def make_feature(self, *, seconds_after_video: float = 10) -> None:
+        self.feature.write_text("features")
+        seconds = self.video.stat().st_mtime + seconds_after_video
+        os.utime(self.feature, (seconds, seconds))
+
+    def record(self, *statuses: str, settings=SETTINGS, weights="aaaaaaaa", **facts) -> None:
+        process = {"digest": settings.digest(), "settings": settings.numerics()}
+        video = self.video.stat()
+        with Recorder(self.results, "test", process) as recorder:
+            for status in statuses:
+                recorder.record(
+                    status,
+                    self.row.feature_path,
+                    digest=settings.digest(),
+                    weights=weights,
+                    video_size=video.st_size,
+                    video_mtime_ns=video.st_mtime_ns,
+                    **facts,
+                )
+
+    def find(self, weights=WEIGHTS, **options) -> tuple[str, str, bool] | None:
+        """Reason, detail and staleness of the row, or None if it is done."""
+        records = read_records(self.results)
+        pending = plan.find_pending([self.row], records, SETTINGS, weights, **options)
+        return (pending[0].reason, pending[0].detail, pending[0].stale) if pending else None
+
+
+@pytest.fixture
+def bench(tmp_path) -> Bench:
+    return Bench(tmp_path)
+
+
+def test_a_row_without_a_file_is_pending(bench):
+    assert bench.find() == (plan.MISSING, "", False)
+
+
+def test_a_deleted_file_makes_its_row_pending_whatever_the_record_says(bench):
+    bench.record("started", "done")
+    assert bench.find() == (plan.MISSING, "", False)
+
+
+def test_a_failure_is_pending_with_its_reason(bench):
+    bench.record("started")
+    bench.record("failed", reason="no video stream")
+    assert bench.find() == (plan.MISSING, "failed before: no video stream", False)
+
+
+def test_a_file_made_elsewhere_is_done_if_newer_than_its_video(bench):
+    bench.make_feature()
+    assert bench.find() is None
+    bench.make_feature(seconds_after_video=-10)
+    assert bench.find() == (plan.OLDER, "", True)
+
+
+def test_a_file_put_there_after_a_failure_is_taken_as_made_elsewhere(bench):
+    bench.record("started", "failed", reason="x")
+    bench.make_feature()
+    assert bench.find() is None
+
+
+def test_a_recorded_file_is_done_whatever_its_own_mtime(bench):
+    bench.make_feature(seconds_after_video=-1000)
+    bench.record("started", "done")
+    assert bench.find() is None
+
+
+def test_a_file_whose_record_says_started_is_done(bench):
+    # Killed between the rename and the record.
+    bench.make_feature()
+    bench.record("started")
+    assert bench.find() is None
+
+
+def test_a_touched_video_makes_its_row_pending(bench):
+    bench.make_feature(seconds_after_video=1000)
+    bench.record("started", "done")
+    seconds = bench.video.stat().st_mtime + 1
+    os.utime(bench.video, (seconds, seconds))
+    assert bench.find() == (plan.CHANGED, "", True)
+
+
+def test_a_replaced_video_with_an_older_mtime_makes_its_row_pending(bench):
+    bench.make_feature()
+    bench.record("started", "done")
+    bench.video.write_text("another video")
+    os.utime(bench.video, (0, 0))
+    assert bench.find() == (plan.CHANGED, "", True)
+
+
+def test_a_deleted_video_leaves_its_row_done(bench):
+    bench.make_feature()
+    bench.record("started", "done")
+    bench.video.unlink()
+    assert bench.find() is None
+
+
+def test_other_settings_make_a_row_pending_and_are_named(bench):
+    bench.make_feature()
+    bench.record("started", "done", settings=Settings(interpolation="bicubic"))
+    reason, detail, stale = bench.find()
+    assert (reason, stale) == (plan.OTHER_SETTINGS, True)
+    assert detail == "interpolation: bicubic → bilinear"
+
+
+def test_a_stale_file_that_could_not_be_removed_stays_stale(bench):
+    bench.make_feature()
+    bench.record("started", "done", settings=Settings(interpolation="bicubic"))
+    bench.record("blocked", reason="read-only")
+    assert bench.find()[0] == plan.OTHER_SETTINGS
+
+
+def test_settings_that_change_only_the_speed_leave_a_row_done(bench):
+    bench.make_feature()
+    bench.record("started", "done", settings=Settings(batch_size=7, decoders=3))
+    assert bench.find() is None
+
+
+def test_other_weights_make_a_row_pending_unless_theirs_are_unknown(bench):
+    bench.make_feature()
+    bench.record("started", "done")
+    other = WEIGHTS._replace(identity="bbbbbbbb")
+    assert bench.find(other) == (plan.OTHER_WEIGHTS, "aaaaaaaa → bbbbbbbb", True)
+    # The weights file was put away after the collection was done.
+    assert bench.find(WEIGHTS._replace(identity=None)) is None
+
+
+def test_the_last_record_by_time_decides_whatever_the_names_of_the_files(bench):
+    bench.make_feature()
+    bench.record("started", "done", settings=Settings(interpolation="area"))
+    time.sleep(0.01)
+    bench.record("started", "done")
+    old, new = sorted((bench.results / "records").iterdir(), key=lambda p: p.stat().st_mtime_ns)
+    for number, path in enumerate((new, old)):
+        path.rename(path.with_name(f"{number}.jsonl"))
+    assert bench.find() is None
+
+
+def test_a_line_cut_off_by_a_kill_is_passed_over(bench):
+    bench.make_feature()
+    bench.record("started", "done")
+    (path,) = (bench.results / "records").iterdir()
+    path.write_text(path.read_text()[:-40])
+    assert bench.find() is None  # `started` is left
+
+
+def test_a_forced_row_is_pending(bench):
+    bench.make_feature()
+    assert bench.find(forced={bench.row.feature_path}) == (plan.FORCED, "", True)
+
+
+def test_a_feature_path_that_is_a_folder_is_named(bench):
+    bench.feature.mkdir()
+    with pytest.raises(InputError, match=r"a\.npy: is a folder"):
+        bench.find()
+
+
+def rows(count: int) -> list[PendingRow]:
+    return [PendingRow(f"{k}.mp4", f"{k}.npy", False, plan.MISSING) for k in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "videos_per_job", "num_gpus", "sizes"),
+    [
+        (0, 10, 1, []),
+        (10, 10, 1, [10]),
+        (11, 10, 1, [5, 6]),
+        (25, 10, 1, [8, 8, 9]),
+        (10, 256, 4, [2, 3, 2, 3]),
+        (2, 256, 4, [1, 1]),
+        (1, 1, 1, [1]),
+    ],
+)
+def test_jobs_are_no_larger_than_asked_and_no_fewer_than_gpus(
+    num_rows, videos_per_job, num_gpus, sizes
+):
+    pending = rows(num_rows)
+    jobs = plan.cut_into_jobs(
+        pending, SETTINGS, WEIGHTS, "results", videos_per_job=videos_per_job, num_gpus=num_gpus
+    )
+    assert [len(job.rows) for job in jobs] == sizes
+    assert [row for job in jobs for row in job.rows] == pending
+    assert len({job.name for job in jobs}) == len(jobs)
+
+
+def test_a_job_s_name_follows_all_that_the_job_is():
+    def name(pending, settings=SETTINGS, weights=WEIGHTS):
+        (job,) = plan.cut_into_jobs(pending, settings, weights, "results", videos_per_job=9)
+        return job.name
+
+    names = [
+        name(rows(3)),
+        name(rows(4)),
+        name(rows(3), Settings(l2_normalize=False)),
+        name(rows(3), weights=WEIGHTS._replace(identity="bbbbbbbb")),
+        name([row._replace(stale=True) for row in rows(3)]),
+    ]
+    assert len(set(names)) == len(names)
+    assert names[0] == name(rows(3))
+
+
+def test_a_job_is_read_as_it_was_written(tmp_path):
+    odd = PendingRow('é {0} "$x;,\n.mp4', "-é *.npy", True, plan.CHANGED, "detail")
+    (job,) = plan.cut_into_jobs(
+        [*rows(2), odd], Settings(decoders=3), WEIGHTS, str(tmp_path), videos_per_job=9
+    )
+    plan.write_job(job)
+    assert plan.read_job(plan.job_path(tmp_path, job.name)) == job
+
+
+def test_the_end_names_each_failure_once(bench):
+    done, failed, unfinished = (row._replace(feature_path=f"{row[1]}") for row in rows(3))
+    with Recorder(bench.results, "x", {"digest": "", "settings": {}}) as recorder:
+        for row, status in ((done, "done"), (failed, "failed"), (unfinished, "started")):
+            digest = SETTINGS.digest()
+            recorder.record(status, row.feature_path, digest=digest, reason="no such file")
+    jobs = plan.cut_into_jobs(
+        [done, failed, unfinished], SETTINGS, WEIGHTS, "results", videos_per_job=9
+    )
+    found = plan.failures(jobs, read_records(bench.results))
+    assert found == [(failed, "no such file"), (unfinished, plan.UNFINISHED)]
+    text = "\n".join(plan.describe_end(jobs, found))
+    assert "1 of 3 pending rows done, 1 failed, 1 not finished" in text
+    assert text.count("1.mp4: no such file") == 1
