@@ -140,10 +140,9 @@ class Workflow:
         return result
 
     def pending(self, **config: object) -> dict[str, str]:
-        """Feature path to reason, as a dry-run names them."""
+        """Feature path to video path and reason, as a dry-run names them."""
         lines = self.run("-n", **config).stderr.splitlines()
-        rows = [line.split("  ←  ") for line in lines if "  ←  " in line]
-        return {feature: rest.split(": ", 1)[1] for feature, rest in rows}
+        return dict(line.split("  ←  ") for line in lines if "  ←  " in line)
 
     def write_rows(self, *rows: tuple[str | Path, str | Path]) -> None:
         """Make `videos.csv`."""

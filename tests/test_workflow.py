@@ -1,0 +1,430 @@
+"""The real workflow, run as a user runs it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import ROOT, Workflow, make_clip, write_csv
+from videofeatures.records import read_records
+
+NOTHING_TO_DO = "Nothing to be done"
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory) -> list[Path]:
+    """Four short clips of two shapes."""
+    folder = tmp_path_factory.mktemp("clips")
+    sizes = ["320x240", "240x320", "320x240", "320x240"]
+    return [make_clip(folder / f"{k}.mp4", seconds=2 + k, size=s) for k, s in enumerate(sizes)]
+
+
+@pytest.fixture
+def own_clips(clips, tmp_path) -> list[Path]:
+    """Copies that a test may touch."""
+    (tmp_path / "clips").mkdir()
+    copies = [tmp_path / "clips" / clip.name for clip in clips]
+    for clip, copy in zip(clips, copies, strict=True):
+        copy.write_bytes(clip.read_bytes())
+    return copies
+
+
+@pytest.fixture
+def done(workflow, own_clips) -> Workflow:
+    """A workflow of four rows, all done."""
+    rows = [(f"clips/{clip.name}", f"features/{clip.stem}.npy") for clip in own_clips]
+    workflow.write_rows(*rows)
+    workflow.run()
+    assert len(read_features(workflow)) == 4
+    return workflow
+
+
+def read_features(workflow: Workflow) -> dict[str, np.ndarray]:
+    return {p.stem: np.load(p) for p in sorted((workflow.folder / "features").glob("*.npy"))}
+
+
+def computed(workflow: Workflow) -> list[str]:
+    """Rows that were ever worked on, once for each time, in order of time."""
+    entries = []
+    for path in (workflow.folder / "results" / "records").glob("*.jsonl"):
+        entries += [line for line in path.read_text().splitlines() if '"started"' in line]
+    paths = [line.split('"feature_path": "')[1].split('"')[0] for line in sorted(entries)]
+    return [Path(path).stem for path in paths]
+
+
+def no_leftovers(workflow: Workflow) -> None:
+    """No temporary file, plan or stamp is left."""
+    assert list(workflow.folder.rglob(".*.part")) == []
+    assert list(workflow.folder.glob("results/plan/*")) == []
+    assert list(workflow.folder.glob(".snakemake/stale-*")) == []
+
+
+def test_a_run_makes_every_row_and_a_second_run_has_nothing_to_do(workflow, clips):
+    rows = [(clip, f"new/folder/{clip.stem}.npy") for clip in clips]
+    workflow.write_rows(*rows)
+    first = workflow.run("--resources", "gpu=1")
+    assert "4 rows: 0 done, 4 pending in 1 jobs" in first.stderr
+    assert "4 of 4 pending rows done, 0 failed" in first.stderr
+    for k, (_, feature) in enumerate(rows):
+        found = np.load(workflow.folder / feature)
+        assert (found.shape, found.dtype) == ((2 + k, 1280), np.float16)
+        np.testing.assert_allclose(np.linalg.norm(found.astype(float), axis=1), 1, rtol=2e-3)
+    no_leftovers(workflow)
+    before = workflow.state()
+    second = workflow.run("--resources", "gpu=1")
+    assert NOTHING_TO_DO in second.stdout + second.stderr
+    assert "4 rows: 4 done, 0 pending" in second.stderr
+    assert workflow.state() == before
+
+
+def test_each_row_s_file_holds_its_own_video(done, real_weights, clips):
+    # The same videos, one after the other and each alone, give the same features.
+    together = read_features(done)
+    for clip in clips:
+        write_csv(done.folder / "one.csv", [(clip, f"alone/{clip.stem}.npy")])
+        done.run(videos="one.csv", results="results/alone", batch_size=1)
+        alone = np.load(done.folder / "alone" / f"{clip.stem}.npy")
+        np.testing.assert_allclose(together[clip.stem], alone, atol=2e-3)
+
+
+def test_the_dry_run_names_what_is_pending_and_changes_nothing(done):
+    assert done.pending() == {}
+    (done.folder / "features" / "1.npy").unlink()
+    before = done.state()
+    assert done.pending() == {"features/1.npy": "clips/1.mp4: no feature file"}
+    assert done.state() == before
+    for command in ("--lint", "--list-rules", "--summary"):
+        done.run(command, check=False)
+    assert done.state() == before
+    no_leftovers(done)
+
+
+def test_a_deleted_file_is_made_again_and_nothing_else(done):
+    before = read_features(done)
+    times = {p.name: p.stat().st_mtime_ns for p in (done.folder / "features").iterdir()}
+    (done.folder / "features" / "2.npy").unlink()
+    done.run()
+    after = {p.name: p.stat().st_mtime_ns for p in (done.folder / "features").iterdir()}
+    assert [name for name in sorted(times) if times[name] != after[name]] == ["2.npy"]
+    assert computed(done) == ["0", "1", "2", "3", "2"]
+    np.testing.assert_array_equal(read_features(done)["2"], before["2"])
+
+
+def test_a_touched_video_is_done_again_and_nothing_else(done):
+    video = done.folder / "clips" / "3.mp4"
+    os.utime(video, (time.time() - 7, time.time() - 7))
+    assert done.pending() == {"features/3.npy": "clips/3.mp4: the video has changed since"}
+    done.run()
+    assert computed(done) == ["0", "1", "2", "3", "3"]
+    assert done.pending() == {}
+    no_leftovers(done)
+
+
+def test_a_setting_that_changes_the_numbers_makes_every_row_pending(done):
+    before = read_features(done)
+    pending = done.pending(interpolation="bicubic")
+    why = "made with other settings (interpolation: bilinear → bicubic)"
+    assert list(pending) == [f"features/{k}.npy" for k in range(4)]
+    assert all(reason.endswith(why) for reason in pending.values())
+    done.run(interpolation="bicubic")
+    after = read_features(done)
+    assert all(not np.array_equal(before[name], after[name]) for name in before)
+    assert done.pending(interpolation="bicubic") == {}
+    assert len(done.pending()) == 4
+
+
+def test_a_setting_that_changes_the_speed_makes_no_row_pending(done):
+    assert done.pending(batch_size=1, decoders=1, videos_per_job=2) == {}
+
+
+def test_a_video_deleted_after_its_row_was_done_changes_nothing(done):
+    (done.folder / "clips" / "0.mp4").unlink()
+    assert done.pending() == {}
+    assert NOTHING_TO_DO in "".join(done.run().stderr)
+
+
+def test_everything_can_be_done_again(done):
+    before = read_features(done)
+    done.run("-F")
+    assert sorted(computed(done)) == sorted(["0", "1", "2", "3"] * 2)
+    for name, features in read_features(done).items():
+        np.testing.assert_array_equal(features, before[name])
+    assert done.pending() == {}
+    no_leftovers(done)
+
+
+def test_one_feature_file_can_be_asked_for(done):
+    (done.folder / "features" / "1.npy").unlink()
+    (done.folder / "features" / "2.npy").unlink()
+    # Done: nothing happens.
+    assert NOTHING_TO_DO in done.run("features/0.npy").stderr
+    assert computed(done) == ["0", "1", "2", "3"]
+    # Pending, written in another way: that row only.
+    done.run("./features//1.npy")
+    assert computed(done) == ["0", "1", "2", "3", "1"]
+    # One of each.
+    done.run("features/0.npy", "features/2.npy")
+    assert computed(done) == ["0", "1", "2", "3", "1", "2"]
+    # Forced.
+    done.run("-F", "features/3.npy")
+    assert computed(done) == ["0", "1", "2", "3", "1", "2", "3"]
+    unknown = done.run("features/9.npy", check=False)
+    assert unknown.returncode == 1
+    assert "features/9.npy: no row of videos.csv has this feature_path" in unknown.stderr
+
+
+def test_a_broken_video_costs_its_own_row_only(workflow, own_clips):
+    broken = own_clips[1]
+    good = broken.read_bytes()
+    broken.write_text("not a video")
+    rows = [(f"clips/{clip.name}", f"features/{clip.stem}.npy") for clip in own_clips]
+    workflow.write_rows(*rows, ("clips/gone.mp4", "features/gone.npy"))
+    failed = workflow.run(check=False)
+    assert failed.returncode == 1
+    assert "3 of 5 pending rows done, 2 failed" in failed.stderr
+    assert "clips/1.mp4: Invalid data found" in failed.stderr
+    assert "clips/gone.mp4: no such file" in failed.stderr
+    assert "Cannot restore" not in failed.stderr
+    assert sorted(read_features(workflow)) == ["0", "2", "3"]
+    assert workflow.pending() == {
+        "features/1.npy": "clips/1.mp4: no feature file (failed before: "
+        "Invalid data found when processing input)",
+        "features/gone.npy": "clips/gone.mp4: no feature file (failed before: no such file)",
+    }
+    broken.write_bytes(good)
+    again = workflow.run(check=False)
+    assert again.returncode == 1
+    assert sorted(read_features(workflow)) == ["0", "1", "2", "3"]
+    assert sorted(computed(workflow)) == ["0", "1", "1", "2", "3", "gone", "gone"]
+    no_leftovers(workflow)
+
+
+def test_a_stale_row_that_fails_loses_its_file_and_its_neighbours_keep_theirs(done):
+    (done.folder / "clips" / "1.mp4").write_text("not a video any more")
+    (done.folder / "features" / "2.npy").unlink()
+    assert done.run(check=False).returncode == 1
+    assert sorted(read_features(done)) == ["0", "2", "3"]
+    assert list(done.pending()) == ["features/1.npy"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_run_killed_half_way_keeps_what_it_finished(workflow, clips, tmp_path, number):
+    long = make_clip(tmp_path / "long.mp4", seconds=600, size="320x240", rate=5)
+    rows = [(clip, f"features/{clip.stem}.npy") for clip in clips]
+    workflow.write_rows(*rows, (long, "features/long.npy"))
+    process = subprocess.Popen(
+        workflow.command(decoders=1),
+        cwd=workflow.folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    wait_for(lambda: len(list((workflow.folder / "features").glob("*.npy"))) >= 2)
+    os.killpg(process.pid, number)
+    assert process.wait(60) != 0
+    finished = read_features(workflow)  # every file that exists is complete
+    assert len(finished) >= 2
+    assert "long" not in finished
+    # The plan of the killed run is still there, and changes nothing.
+    workflow.write_rows(*rows)
+    if number == signal.SIGKILL:
+        assert "--unlock" in workflow.run(check=False).stderr
+    workflow.run("--unlock")
+    workflow.run()
+    assert len(read_features(workflow)) == 4
+    names = computed(workflow)
+    assert all(names.count(name) == 1 for name in finished)
+    assert workflow.pending() == {}
+    assert list((workflow.folder / "features").glob(".*.part")) == []
+
+
+def wait_for(condition, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def test_a_file_that_appears_between_planning_and_the_job_is_kept(workflow, clips):
+    rows = [(clip, f"features/{clip.stem}.npy") for clip in clips]
+    workflow.write_rows(*rows)
+    # Planned when Snakemake starts; put there by what the job's shell runs first.
+    (workflow.folder / "features").mkdir()
+    appear = workflow.folder / "appear.sh"
+    appear.write_text("echo -n theirs > features/2.npy\n")
+    environment = os.environ | {"BASH_ENV": str(appear)}
+    result = subprocess.run(
+        workflow.command(), cwd=workflow.folder, capture_output=True, text=True, env=environment
+    )
+    assert result.returncode == 0, result.stderr
+    assert "0 done, 4 pending" in result.stderr
+    assert (workflow.folder / "features" / "2.npy").read_text() == "theirs"
+    assert sorted(computed(workflow)) == ["0", "1", "3"]
+
+
+def test_jobs_have_no_more_rows_than_asked(workflow, clips):
+    workflow.write_rows(*[(clip, f"features/{clip.stem}.npy") for clip in clips])
+    result = workflow.run(videos_per_job=2)
+    assert "4 pending in 2 jobs" in result.stderr
+    assert len(list((workflow.folder / "results" / "records").iterdir())) == 2
+    assert len(list((workflow.folder / "results" / "logs").glob("extract_*.log"))) == 2
+
+
+SUBMIT = """\
+echo "threads=$1 gpu=$2 mem_mb=$3 runtime=$4" >> submitted.txt
+echo "not read by a job" > videos.csv
+bash "$5" >> cluster.log 2>&1
+echo "$RANDOM"
+"""
+
+
+def run_on_cluster(workflow: Workflow, *arguments: str, **config):
+    """Run through an executor whose jobs start Snakemake again, as they do on other nodes."""
+    (workflow.folder / "submit.sh").write_text(SUBMIT)
+    request = "{threads} {resources.gpu} {resources.mem_mb} {resources.runtime}"
+    cluster = ["--executor", "cluster-generic", "--jobs", "1", "--latency-wait", "1"]
+    cluster += ["--cluster-generic-submit-cmd", f"bash submit.sh {request}"]
+    return workflow.run(*cluster, *arguments, **config)
+
+
+def test_jobs_on_other_nodes_read_their_own_rows_and_not_the_csv(workflow, clips):
+    workflow.write_rows(*[(clip, f"features/{clip.stem}.npy") for clip in clips])
+    run_on_cluster(workflow, videos_per_job=2, mem_mb=5000, minutes_per_video=10)
+    assert sorted(read_features(workflow)) == ["0", "1", "2", "3"]
+    assert sorted(computed(workflow)) == ["0", "1", "2", "3"]
+    submitted = (workflow.folder / "submitted.txt").read_text().splitlines()
+    assert submitted == ["threads=2 gpu=1 mem_mb=5000 runtime=35"] * 2
+    no_leftovers(workflow)
+
+
+def test_stale_rows_are_replaced_on_other_nodes(done):
+    before = read_features(done)
+    run_on_cluster(done, interpolation="bicubic")
+    after = read_features(done)
+    assert sorted(after) == sorted(before)
+    assert all(not np.array_equal(before[name], after[name]) for name in before)
+    no_leftovers(done)
+
+
+@pytest.mark.parametrize(("num_gpus", "num_jobs", "threads"), [(1, 1, 8), (4, 4, 2), (16, 4, 1)])
+def test_gpus_share_rows_and_cores(workflow, clips, num_gpus, num_jobs, threads):
+    workflow.write_rows(*[(clip, f"features/{clip.stem}.npy") for clip in clips])
+    arguments = ("-n", "--printshellcmds", "--cores", "8", "--resources", f"gpu={num_gpus}")
+    result = workflow.run(*arguments)
+    assert f"4 pending in {num_jobs} jobs" in result.stderr
+    assert (result.stdout + result.stderr).count(f"--threads {threads} ") == num_jobs
+
+
+def test_two_backbones_from_one_clone_do_not_touch_each_other(done, seeded_weights, tmp_path):
+    write_csv(done.folder / "3d.csv", [("clips/0.mp4", "features3d/0.npz")])
+    config = {
+        "backbone": "resnext101",
+        "weights": seeded_weights["resnext101"],
+        "videos": "3d.csv",
+        "results": "results/3d",
+    }
+    done.run(**config)
+    with np.load(done.folder / "features3d" / "0.npz") as file:
+        assert file["features"].shape == (3, 2048)
+    assert done.pending() == {}
+    assert done.pending(**config) == {}
+
+
+def test_paths_may_hold_almost_anything(workflow, clips):
+    names = ["é 日本", "a b", "$HOME;x", "q'\"q", "-dash", "star*?[x]", "comma,comma", "#hash&|"]
+    rows = [(f"videos/{name} {{x}}.mp4", f"features/{name}.npy") for name in names]
+    (workflow.folder / "videos").mkdir()
+    for video, _ in rows:
+        (workflow.folder / video).symlink_to(clips[0])
+    workflow.write_rows(*rows, (clips[1], "-leading.npz"), (clips[1], "./dot/../plain.npy"))
+    workflow.run()
+    assert sorted(read_features(workflow)) == sorted(names)
+    assert (workflow.folder / "-leading.npz").exists()
+    assert (workflow.folder / "plain.npy").exists()
+    assert workflow.pending() == {}
+
+
+@pytest.mark.parametrize("content", ["", "video_path,feature_path\n"])
+def test_an_empty_csv_is_nothing_to_do(workflow, content):
+    (workflow.folder / "videos.csv").write_text(content)
+    result = workflow.run()
+    assert "Nothing to do: the CSV has no rows" in result.stderr
+    assert NOTHING_TO_DO in result.stderr
+
+
+def test_bad_input_is_one_message_before_any_work(workflow, clips):
+    workflow.write_rows(
+        (clips[0], "a.npy"), (clips[1], "a.npy"), (clips[2], "c.txt"), ("", "d.npy")
+    )
+    before = workflow.state()
+    result = workflow.run(check=False, colour="blue", batch_size=0)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    for part in (
+        "no key `colour`",
+        "batch_size: 0",
+        "line 3: feature_path a.npy is that of line 2",
+        "line 4: feature_path c.txt",
+        "line 5: video_path is empty",
+    ):
+        assert result.stderr.count(part) == 1
+    assert workflow.state() == before
+
+
+def test_configuration_can_come_from_a_file(workflow, clips):
+    workflow.write_rows((clips[0], "features/0.npy"))
+    config = workflow.folder / "config" / "config.yaml"
+    text = config.read_text().replace("backbone: resnet152", "backbone: efficientnet_lite0")
+    config.write_text(text.replace("config/videos.csv", "videos.csv"))
+    workflow.config = {"l2_normalize": "false"}  # as typed on a command line
+    workflow.run()
+    assert np.linalg.norm(np.load(workflow.folder / "features" / "0.npy")[0].astype(float)) > 2
+
+
+def test_missing_weights_stop_a_run_with_one_message_and_a_dry_run_not(workflow, clips):
+    workflow.write_rows((clips[0], "features/0.npy"))
+    assert list(workflow.pending(weights="my.pth")) == ["features/0.npy"]
+    result = workflow.run(check=False, weights="my.pth")
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert result.stderr.count("my.pth: no such weights file") == 1
+    assert computed(workflow) == []
+
+
+def test_wrong_weights_stop_a_run_before_any_job(workflow, clips):
+    workflow.write_rows((clips[0], "features/0.npy"))
+    (workflow.folder / "my.pth").write_text("not weights")
+    result = workflow.run(check=False, weights="my.pth")
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert result.stderr.count("my.pth: cannot be read as weights") == 1
+    assert computed(workflow) == []
+
+
+def test_random_weights_work_and_warn(workflow, clips):
+    workflow.write_rows((clips[0], "features/0.npy"))
+    result = workflow.run(weights="random")
+    assert "WARNING: random weights" in result.stderr
+    pending = workflow.pending()
+    assert list(pending.values()) == [f"{clips[0]}: made with other weights (random → 57934424)"]
+
+
+def test_the_workflow_lints():
+    command = [sys.executable, "-m", "snakemake", "--lint", "--config"]
+    command += ["videos=tests/data/lint.csv", "results=/nonexistent/results"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_records_tell_what_happened_to_each_row(done):
+    records = read_records(done.folder / "results")
+    assert {record.status for record in records.last.values()} == {"done"}
+    (settings,) = records.settings.values()
+    assert settings["backbone"] == "efficientnet_lite0"
