@@ -1,5 +1,5 @@
 # What each target does, and when to use it, is in README.md.
-.PHONY: env demo test lint clean
+.PHONY: env demo test lint bench-memory bench-precision clean
 
 PYTHON ?= python3
 PIP_INSTALL = .venv/bin/python -m pip install --disable-pip-version-check --quiet --constraint envs/constraints.txt
@@ -32,6 +32,14 @@ lint: .venv/installed-dev
 	.venv/bin/ruff format --check .
 	.venv/bin/snakefmt --check Snakefile rules
 	.venv/bin/snakemake --lint --config videos=tests/data/lint.csv results=/nonexistent/results
+
+# Peak memory for a video of 10 s and one of an hour.
+bench-memory: .venv/installed
+	.venv/bin/python benchmarks/memory.py
+
+# What bfloat16 and float16 cost in the numbers.
+bench-precision: .venv/installed
+	.venv/bin/python benchmarks/precision.py
 
 clean:
 	rm -rf .snakemake demo results resources

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import ROOT, make_clip
+from conftest import ROOT, make_clip, write_csv
 from videofeatures import pipeline, plan
 from videofeatures.backbones import BACKBONES
 from videofeatures.pipeline import extract_rows
@@ -339,6 +340,30 @@ def test_a_stale_file_that_cannot_be_removed_stays_stale(tmp_path, real_clips, r
         subprocess.run(["chattr", "-i", path], check=True)
     assert path.read_text() == "old"
     assert str(path) not in read_records(tmp_path / "results").last
+
+
+PEAK = """
+import resource, sys, extract
+status = extract.main(sys.argv[1:])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+sys.exit(status)
+"""
+
+
+def test_memory_does_not_grow_with_the_length_of_a_video(tmp_path):
+    def peak_mb(seconds: int) -> int:
+        video = make_clip(tmp_path / f"{seconds}.mp4", seconds=seconds, rate=2, size="64x64")
+        write_csv(tmp_path / "a.csv", [(video, tmp_path / f"{seconds}.npy")])
+        command = [sys.executable, "-c", PEAK, "--csv", "a.csv"]
+        command += ["--backbone", "efficientnet_lite0", "--threads", "1"]
+        environment = os.environ | {"PYTHONPATH": str(ROOT / "scripts")}
+        result = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+        )
+        return int(result.stdout)
+
+    # 600 frames are 90 MB, and were 140 MB when what is between them was pinned.
+    assert peak_mb(600) - peak_mb(20) < 60
 
 
 def test_no_thread_and_no_ffmpeg_is_left_after_an_error(tmp_path, real_weights, monkeypatch):

@@ -31,6 +31,7 @@ from videofeatures.errors import VideoError
 from videofeatures.network import Network, choose_device, choose_dtype
 from videofeatures.plan import Job, PendingRow
 from videofeatures.records import Recorder
+from videofeatures.settings import Settings
 from videofeatures.storage import write_features
 from videofeatures.video import (
     VideoMetadata,
@@ -49,7 +50,36 @@ MAX_DECODERS = 16
 QUEUED_BATCHES = 2
 """Batches that may wait for the network: enough for it never to wait, little memory."""
 
+ROWS_PER_BLOCK = 256
+"""Features in a block of a growing array: 1 MB of 2048 float16."""
+
 logger = logging.getLogger(__name__)
+
+
+class GrowingArray:
+    """Rows that come one by one, in any order, kept in a few large blocks.
+
+    One small array for each row would pin the memory between the frames that come and go
+    around it: that cost 230 kB a row (measured).
+    """
+
+    def __init__(self) -> None:
+        self._blocks: list[np.ndarray] = []
+        self._num_rows = 0
+
+    def put(self, index: int, row: np.ndarray) -> None:
+        """Keep row `index`, once."""
+        block, place = divmod(index, ROWS_PER_BLOCK)
+        while len(self._blocks) <= block:
+            self._blocks.append(np.empty((ROWS_PER_BLOCK, len(row)), row.dtype))
+        self._blocks[block][place] = row
+        self._num_rows += 1
+
+    def take(self, num_rows: int) -> np.ndarray:
+        """All rows in order, (num_rows, length). AssertionError if one is missing."""
+        if num_rows != self._num_rows:
+            raise AssertionError(f"{self._num_rows} features of {num_rows} clips")
+        return np.concatenate(self._blocks)[:num_rows]
 
 
 @dataclass(eq=False)
@@ -64,7 +94,7 @@ class Video:
     num_clips: int | None = None  # known when the video has ended
     error: Exception | None = None
     status: str = "failed"  # if there is an error; `blocked` if a stale file is still there
-    features: dict[int, np.ndarray] = field(default_factory=dict)
+    features: GrowingArray = field(default_factory=lambda: GrowingArray())
     started: float = field(default_factory=time.monotonic)
 
 
@@ -126,7 +156,7 @@ def extract_rows(job: Job, *, num_threads: int) -> int:
         events = _run_decoders(
             rows, decode, num_decoders, max_queued=QUEUED_BATCHES * batch_size, begin=writer.begin
         )
-        for video in _compute(events, network, batch_size):
+        for video in _compute(events, network, batch_size, settings):
             num_failed += not writer.finish(video)
     return num_failed
 
@@ -243,7 +273,9 @@ def _run_decoders(
             thread.join()
 
 
-def _compute(events: Iterable[Clip | End], network: Network, batch_size: int) -> Iterator[Video]:
+def _compute(
+    events: Iterable[Clip | End], network: Network, batch_size: int, settings: Settings
+) -> Iterator[Video]:
     """Batch clips of one shape across videos, and yield each video when it is complete.
 
     A part-filled batch goes when all the videos in it have ended, so that a rare shape does
@@ -255,8 +287,13 @@ def _compute(events: Iterable[Clip | End], network: Network, batch_size: int) ->
     def run(shape: tuple[int, ...]) -> None:
         batch = batches.pop(shape)
         features = network.features(np.stack([clip.pixels for clip in batch]))
+        features = finish_features(
+            features,
+            l2_normalize=settings.l2_normalize,
+            half_precision=settings.half_precision,
+        )
         for clip, feature in zip(batch, features, strict=True):
-            clip.video.features[clip.index] = feature
+            clip.video.features.put(clip.index, feature)
 
     for event in events:
         video = event.video
@@ -274,6 +311,22 @@ def _compute(events: Iterable[Clip | End], network: Network, batch_size: int) ->
             waiting = {clip.video for clip in chain.from_iterable(batches.values())}
             yield from ended - waiting
             ended &= waiting
+
+
+def finish_features(
+    features: np.ndarray, *, l2_normalize: bool, half_precision: bool
+) -> np.ndarray:
+    """Features as they are stored: of length 1, and float16, if asked for.
+
+    Args:
+        features: (N, feature_dim), float32.
+    """
+    if l2_normalize:
+        # The bound is that of torch.nn.functional.normalize, which the original used.
+        norms = np.linalg.norm(features, axis=1, keepdims=True)
+        features = features / np.maximum(norms, 1e-12)
+    with np.errstate(over="ignore"):  # what does not fit is found when the video is complete
+        return features.astype(np.float16 if half_precision else np.float32)
 
 
 class _Writer:
@@ -362,16 +415,11 @@ class _Writer:
 
     def _features(self, video: Video) -> np.ndarray:
         """(rows, feature_dim) in the order of time, whatever the order of computing."""
-        if sorted(video.features) != list(range(video.num_clips)):
-            raise AssertionError(f"{len(video.features)} features of {video.num_clips} clips")
-        features = np.stack([video.features[index] for index in range(video.num_clips)])
+        features = video.features.take(video.num_clips)
         if not np.isfinite(features).all():
-            raise VideoError("the network gave a feature that is not a number")
-        if self.settings.l2_normalize:
-            # The bound is that of torch.nn.functional.normalize, which the original used.
-            norms = np.linalg.norm(features, axis=1, keepdims=True)
-            features = features / np.maximum(norms, 1e-12)
-        return features.astype(np.float16 if self.settings.half_precision else np.float32)
+            hint = "" if self.settings.l2_normalize else ", or too large for float16"
+            raise VideoError(f"the network gave a feature that is not a number{hint}")
+        return features
 
     def _provenance(self, video: Video) -> dict[str, Any]:
         metadata = video.metadata

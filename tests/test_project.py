@@ -1,0 +1,59 @@
+"""The project's own files agree with each other."""
+
+from __future__ import annotations
+
+import re
+
+import yaml
+
+from conftest import ROOT
+
+ENVS = ROOT / "envs"
+
+
+def pins(lines: list[str]) -> dict[str, str]:
+    found = (re.fullmatch(r"([A-Za-z0-9_.-]+)==(\S+)", line.strip()) for line in lines)
+    return {match[1].lower().replace("_", "-"): match[2] for match in found if match}
+
+
+def read_pins(name: str) -> dict[str, str]:
+    lines = (ENVS / name).read_text().splitlines()
+    assert all(not line or line.startswith("#") or "==" in line for line in lines)
+    return pins(lines)
+
+
+def test_conda_and_pip_have_the_same_pins():
+    conda = yaml.safe_load((ENVS / "videofeatures.yaml").read_text())
+    (pip,) = [entry["pip"] for entry in conda["dependencies"] if isinstance(entry, dict)]
+    requirements = read_pins("requirements.txt")
+    # A job does not run Snakemake.
+    assert pins(pip) == {k: v for k, v in requirements.items() if k != "snakemake"}
+
+
+def test_every_requirement_is_pinned_as_in_the_constraints():
+    constraints = read_pins("constraints.txt")
+    for name in ("requirements.txt", "requirements-dev.txt"):
+        requirements = read_pins(name)
+        assert requirements
+        assert {k: constraints.get(k) for k in requirements} == requirements
+
+
+def test_the_minimum_snakemake_is_no_newer_than_the_pin():
+    minimum = re.search(r'min_version\("(.*)"\)', (ROOT / "Snakefile").read_text())[1]
+    pinned = read_pins("requirements.txt")["snakemake"]
+    assert [int(x) for x in minimum.split(".")] <= [int(x) for x in pinned.split(".")]
+
+
+def test_every_make_target_is_explained():
+    makefile = (ROOT / "Makefile").read_text()
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    targets = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[1].split()
+    assert [target for target in targets if f"make {target}" not in readme] == []
+
+
+def test_ci_runs_what_the_readme_explains():
+    commands = (ROOT / ".ci" / "run").read_text().splitlines()
+    makes = [line for line in commands if line.startswith("make ")]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "make test" in makes
+    assert all(command in readme for command in makes)
