@@ -19,10 +19,10 @@ env: .venv/installed
 	touch $@
 
 demo: .venv/installed
-	.venv/bin/python scripts/demo/fetch_clips.py --folder demo/clips --csv demo/videos.csv --features demo/features
+	.venv/bin/python scripts/fetch_clips.py --folder demo/clips --csv demo/videos.csv --features demo/features
 	.venv/bin/snakemake --cores all --resources gpu=1 \
 		--config videos=demo/videos.csv results=demo/results backbone=efficientnet_lite0 l2_normalize=false
-	.venv/bin/python scripts/demo/show_features.py demo/videos.csv
+	.venv/bin/python scripts/show_features.py demo/videos.csv
 
 test: .venv/installed-dev
 	.venv/bin/python -m pytest

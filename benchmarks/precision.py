@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-sys.path[:0] = [str(Path(__file__).parents[1] / "scripts" / folder) for folder in ("", "demo")]
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 from fetch_clips import fetch_clips
 from videofeatures.backbones import BACKBONES

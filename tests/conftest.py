@@ -14,13 +14,11 @@ import numpy as np
 import pytest
 import torch
 
+from fetch_clips import fetch_clips
+from videofeatures import weights
+from videofeatures.backbones import BACKBONES
+
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "scripts" / "demo"))
-
-from fetch_clips import fetch_clips  # noqa: E402
-from videofeatures import weights  # noqa: E402
-from videofeatures.backbones import BACKBONES  # noqa: E402
-
 PROJECT = ("Snakefile", "rules", "scripts", "config", "envs", "profiles")
 
 

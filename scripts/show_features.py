@@ -7,12 +7,8 @@ these must be .npz files made with `l2_normalize: false`.
 from __future__ import annotations
 
 import argparse
-import sys
-from pathlib import Path
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from videofeatures.backbones import BACKBONES
 from videofeatures.rows import read_rows
