@@ -9,93 +9,43 @@ needs a lock.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import platform
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from videofeatures import __version__
-from videofeatures.clips import iter_clips, row_timestamps
-from videofeatures.errors import VideoError
+from videofeatures.clips import iter_clips
+from videofeatures.gather import Video
 from videofeatures.network import Network, choose_device, choose_dtype
 from videofeatures.plan import Job, PendingRow
 from videofeatures.records import Recorder
 from videofeatures.settings import Settings
-from videofeatures.storage import write_features
 from videofeatures.video import (
-    VideoMetadata,
     ffmpeg_version,
     iter_frames,
     probe_video,
     resized_size,
 )
 from videofeatures.weights import identity_of
+from videofeatures.writer import Writer, finish_features
 
 BATCH_SIZES = {"cpu": 4, "cuda": 64}
-"""On a CPU small batches are the fastest (measured: DESIGN, section 3); on a GPU 64 as in
-the original program."""
+"""On a CPU small batches are the fastest (ResNet-152 on two cores: a batch of 32 is a fifth
+slower than one of 4, measured); on a GPU 64, as in the original program."""
 
 MAX_DECODERS = 16
 QUEUED_BATCHES = 2
 """Batches that may wait for the network: enough for it never to wait, little memory."""
 
-ROWS_PER_BLOCK = 256
-"""Features in a block of a growing array: 1 MB of 2048 float16."""
-
 logger = logging.getLogger(__name__)
-
-
-class GrowingArray:
-    """Rows that come one by one, in any order, kept in a few large blocks.
-
-    One small array for each row would pin the memory between the frames that come and go
-    around it: that cost 230 kB a row (measured).
-    """
-
-    def __init__(self) -> None:
-        self._blocks: list[np.ndarray] = []
-        self._num_rows = 0
-
-    def put(self, index: int, row: np.ndarray) -> None:
-        """Keep row `index`, once."""
-        block, place = divmod(index, ROWS_PER_BLOCK)
-        while len(self._blocks) <= block:
-            self._blocks.append(np.empty((ROWS_PER_BLOCK, len(row)), row.dtype))
-        self._blocks[block][place] = row
-        self._num_rows += 1
-
-    def take(self, num_rows: int) -> np.ndarray:
-        """All rows in order, (num_rows, length). AssertionError if one is missing."""
-        if num_rows != self._num_rows:
-            raise AssertionError(f"{self._num_rows} features of {num_rows} clips")
-        return np.concatenate(self._blocks)[:num_rows]
-
-
-@dataclass(eq=False)
-class Video:
-    """A row on its way through the pipeline."""
-
-    row: PendingRow
-    file_size: int | None = None
-    file_mtime_ns: int | None = None
-    metadata: VideoMetadata | None = None
-    num_frames: int = 0
-    num_clips: int | None = None  # known when the video has ended
-    error: Exception | None = None
-    status: str = "failed"  # if there is an error; `blocked` if a stale file is still there
-    features: GrowingArray = field(default_factory=lambda: GrowingArray())
-    started: float = field(default_factory=time.monotonic)
 
 
 @dataclass
@@ -151,7 +101,7 @@ def extract_rows(job: Job, *, num_threads: int) -> int:
     num_decoders = min(settings.decoders or min(num_threads, MAX_DECODERS), len(rows))
     num_failed = 0
     with Recorder(job.results, job.name, made_with) as recorder:
-        writer = _Writer(job, made_with, recorder)
+        writer = Writer(job, made_with, recorder)
         decode = _Decoder(job, max(1, num_threads // num_decoders))
         events = _run_decoders(
             rows, decode, num_decoders, max_queued=QUEUED_BATCHES * batch_size, begin=writer.begin
@@ -311,125 +261,3 @@ def _compute(
             waiting = {clip.video for clip in chain.from_iterable(batches.values())}
             yield from ended - waiting
             ended &= waiting
-
-
-def finish_features(
-    features: np.ndarray, *, l2_normalize: bool, half_precision: bool
-) -> np.ndarray:
-    """Features as they are stored: of length 1, and float16, if asked for.
-
-    Args:
-        features: (N, feature_dim), float32.
-    """
-    if l2_normalize:
-        # The bound is that of torch.nn.functional.normalize, which the original used.
-        norms = np.linalg.norm(features, axis=1, keepdims=True)
-        features = features / np.maximum(norms, 1e-12)
-    with np.errstate(over="ignore"):  # what does not fit is found when the video is complete
-        return features.astype(np.float16 if half_precision else np.float32)
-
-
-class _Writer:
-    """Records a row's beginning and end, and writes its file in between."""
-
-    def __init__(self, job: Job, made_with: dict[str, Any], recorder: Recorder):
-        self.settings = job.settings
-        self.backbone = job.settings.resolve_backbone()
-        self.made_with = made_with
-        self.recorder = recorder
-
-    def begin(self, video: Video) -> None:
-        """Remove a stale file, then record that the row is worked on.
-
-        In this order, so that a file whose last record says `started` is never an old one.
-        """
-        path = video.row.feature_path
-        if video.row.stale:
-            try:
-                Path(path).unlink(missing_ok=True)
-            except OSError as error:
-                video.error = error
-                video.status = "blocked"
-                return
-        try:
-            facts = os.stat(video.row.video_path)
-            video.file_size, video.file_mtime_ns = facts.st_size, facts.st_mtime_ns
-        except OSError:
-            pass  # decoding will say what is wrong
-        self.recorder.record("started", path, **self._identity(video))
-
-    def finish(self, video: Video) -> bool:
-        """Write a complete video's file, or record why there is none. True if written."""
-        row = video.row
-        seconds = time.monotonic() - video.started
-        try:
-            if video.error is not None:
-                raise video.error
-            features = self._features(video)
-            timestamps = row_timestamps(
-                video.num_frames, self.backbone.frame_rate, self.backbone.num_frames_per_clip
-            )
-            write_features(row.feature_path, features, timestamps, self._provenance(video))
-        except (VideoError, OSError) as error:
-            reason = str(error)
-            lines = getattr(error, "ffmpeg_lines", [])
-            self._record_failure(video, reason, seconds, lines)
-            return False
-        except Exception as error:
-            self._record_failure(video, f"{type(error).__name__}: {error}", seconds, [])
-            logger.exception("unexpected error in %s", row.video_path)
-            return False
-        self.recorder.record(
-            "done",
-            row.feature_path,
-            **self._identity(video),
-            num_features=features.shape[0],
-            feature_dim=features.shape[1],
-            num_frames=video.num_frames,
-            duration_seconds=video.metadata.duration_seconds,
-            average_fps=video.metadata.average_fps,
-            seconds=round(seconds, 3),
-        )
-        logger.info("done    %s: %d x %d in %.1f s", row.video_path, *features.shape, seconds)
-        return True
-
-    def _record_failure(self, video: Video, reason: str, seconds: float, lines: list[str]) -> None:
-        self.recorder.record(
-            video.status,
-            video.row.feature_path,
-            **self._identity(video),
-            reason=reason,
-            ffmpeg_lines=lines,
-            seconds=round(seconds, 3),
-        )
-        logger.error("FAILED  %s: %s", video.row.video_path, reason)
-
-    def _identity(self, video: Video) -> dict[str, Any]:
-        return {
-            "video_path": video.row.video_path,
-            "video_size": video.file_size,
-            "video_mtime_ns": video.file_mtime_ns,
-            "digest": self.made_with["digest"],
-            "weights": self.made_with["weights"],
-        }
-
-    def _features(self, video: Video) -> np.ndarray:
-        """(rows, feature_dim) in the order of time, whatever the order of computing."""
-        features = video.features.take(video.num_clips)
-        if not np.isfinite(features).all():
-            hint = "" if self.settings.l2_normalize else ", or too large for float16"
-            raise VideoError(f"the network gave a feature that is not a number{hint}")
-        return features
-
-    def _provenance(self, video: Video) -> dict[str, Any]:
-        metadata = video.metadata
-        facts = {
-            "width": metadata.width,
-            "height": metadata.height,
-            "pixel_aspect_ratio": str(metadata.pixel_aspect_ratio),
-            "duration_seconds": metadata.duration_seconds,
-            "average_fps": metadata.average_fps,
-            "codec": metadata.codec,
-            "num_frames": video.num_frames,
-        }
-        return json.loads(json.dumps(self.made_with)) | self._identity(video) | facts

@@ -1,0 +1,56 @@
+"""What is known of a row while it is worked on: its facts, and its features as they come."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from videofeatures.plan import PendingRow
+from videofeatures.video import VideoMetadata
+
+ROWS_PER_BLOCK = 256
+"""Features in a block of a growing array: 1 MB of 2048 float16."""
+
+
+class GrowingArray:
+    """Rows that come one by one, in any order, kept in a few large blocks.
+
+    One small array for each row would pin the memory between the frames that come and go
+    around it: that cost 230 kB a row (measured).
+    """
+
+    def __init__(self) -> None:
+        self._blocks: list[np.ndarray] = []
+        self._num_rows = 0
+
+    def put(self, index: int, row: np.ndarray) -> None:
+        """Keep row `index`, once."""
+        block, place = divmod(index, ROWS_PER_BLOCK)
+        while len(self._blocks) <= block:
+            self._blocks.append(np.empty((ROWS_PER_BLOCK, len(row)), row.dtype))
+        self._blocks[block][place] = row
+        self._num_rows += 1
+
+    def take(self, num_rows: int) -> np.ndarray:
+        """All rows in order, (num_rows, length). AssertionError if one is missing."""
+        if num_rows != self._num_rows:
+            raise AssertionError(f"{self._num_rows} features of {num_rows} clips")
+        return np.concatenate(self._blocks)[:num_rows]
+
+
+@dataclass(eq=False)
+class Video:
+    """A row on its way through the pipeline."""
+
+    row: PendingRow
+    file_size: int | None = None
+    file_mtime_ns: int | None = None
+    metadata: VideoMetadata | None = None
+    num_frames: int = 0
+    num_clips: int | None = None  # known when the video has ended
+    error: Exception | None = None
+    status: str = "failed"  # if there is an error; `blocked` if a stale file is still there
+    features: GrowingArray = field(default_factory=GrowingArray)
+    started: float = field(default_factory=time.monotonic)

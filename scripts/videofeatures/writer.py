@@ -1,0 +1,142 @@
+"""From a complete video to its file, its records and its line in the log."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from videofeatures.clips import row_timestamps
+from videofeatures.errors import VideoError
+from videofeatures.gather import Video
+from videofeatures.plan import Job
+from videofeatures.records import Recorder
+from videofeatures.storage import write_features
+
+logger = logging.getLogger(__name__)
+
+
+def finish_features(
+    features: np.ndarray, *, l2_normalize: bool, half_precision: bool
+) -> np.ndarray:
+    """Features as they are stored: of length 1, and float16, if asked for.
+
+    Args:
+        features: (N, feature_dim), float32.
+    """
+    if l2_normalize:
+        # The bound is that of torch.nn.functional.normalize, which the original used.
+        norms = np.linalg.norm(features, axis=1, keepdims=True)
+        features = features / np.maximum(norms, 1e-12)
+    with np.errstate(over="ignore"):  # what does not fit is found when the video is complete
+        return features.astype(np.float16 if half_precision else np.float32)
+
+
+class Writer:
+    """Records a row's beginning and end, and writes its file in between."""
+
+    def __init__(self, job: Job, made_with: dict[str, Any], recorder: Recorder):
+        self.settings = job.settings
+        self.backbone = job.settings.resolve_backbone()
+        self.made_with = made_with
+        self.recorder = recorder
+
+    def begin(self, video: Video) -> None:
+        """Remove a stale file, then record that the row is worked on.
+
+        In this order, so that a file whose last record says `started` is never an old one.
+        """
+        path = video.row.feature_path
+        if video.row.stale:
+            try:
+                Path(path).unlink(missing_ok=True)
+            except OSError as error:
+                video.error = error
+                video.status = "blocked"
+                return
+        try:
+            facts = os.stat(video.row.video_path)
+            video.file_size, video.file_mtime_ns = facts.st_size, facts.st_mtime_ns
+        except OSError:
+            pass  # decoding will say what is wrong
+        self.recorder.record("started", path, **self._identity(video))
+
+    def finish(self, video: Video) -> bool:
+        """Write a complete video's file, or record why there is none. True if written."""
+        row = video.row
+        seconds = time.monotonic() - video.started
+        try:
+            if video.error is not None:
+                raise video.error
+            features = self._features(video)
+            timestamps = row_timestamps(
+                video.num_frames, self.backbone.frame_rate, self.backbone.num_frames_per_clip
+            )
+            write_features(row.feature_path, features, timestamps, self._provenance(video))
+        except (VideoError, OSError) as error:
+            reason = str(error)
+            lines = getattr(error, "ffmpeg_lines", [])
+            self._record_failure(video, reason, seconds, lines)
+            return False
+        except Exception as error:
+            self._record_failure(video, f"{type(error).__name__}: {error}", seconds, [])
+            logger.exception("unexpected error in %s", row.video_path)
+            return False
+        self.recorder.record(
+            "done",
+            row.feature_path,
+            **self._identity(video),
+            num_features=features.shape[0],
+            feature_dim=features.shape[1],
+            num_frames=video.num_frames,
+            duration_seconds=video.metadata.duration_seconds,
+            average_fps=video.metadata.average_fps,
+            seconds=round(seconds, 3),
+        )
+        logger.info("done    %s: %d x %d in %.1f s", row.video_path, *features.shape, seconds)
+        return True
+
+    def _record_failure(self, video: Video, reason: str, seconds: float, lines: list[str]) -> None:
+        self.recorder.record(
+            video.status,
+            video.row.feature_path,
+            **self._identity(video),
+            reason=reason,
+            ffmpeg_lines=lines,
+            seconds=round(seconds, 3),
+        )
+        logger.error("FAILED  %s: %s", video.row.video_path, reason)
+
+    def _identity(self, video: Video) -> dict[str, Any]:
+        return {
+            "video_path": video.row.video_path,
+            "video_size": video.file_size,
+            "video_mtime_ns": video.file_mtime_ns,
+            "digest": self.made_with["digest"],
+            "weights": self.made_with["weights"],
+        }
+
+    def _features(self, video: Video) -> np.ndarray:
+        """(rows, feature_dim) in the order of time, whatever the order of computing."""
+        features = video.features.take(video.num_clips)
+        if not np.isfinite(features).all():
+            hint = "" if self.settings.l2_normalize else ", or too large for float16"
+            raise VideoError(f"the network gave a feature that is not a number{hint}")
+        return features
+
+    def _provenance(self, video: Video) -> dict[str, Any]:
+        metadata = video.metadata
+        facts = {
+            "width": metadata.width,
+            "height": metadata.height,
+            "pixel_aspect_ratio": str(metadata.pixel_aspect_ratio),
+            "duration_seconds": metadata.duration_seconds,
+            "average_fps": metadata.average_fps,
+            "codec": metadata.codec,
+            "num_frames": video.num_frames,
+        }
+        return self.made_with | self._identity(video) | facts
