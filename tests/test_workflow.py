@@ -225,6 +225,8 @@ def test_a_run_killed_half_way_keeps_what_it_finished(workflow, clips, tmp_path,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        # A shell starts what runs in its background with Ctrl-C ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     wait_for(lambda: len(list((workflow.folder / "features").glob("*.npy"))) >= 2)
     os.killpg(process.pid, number)
