@@ -257,18 +257,25 @@ def wait_for(condition, seconds: float = 120) -> None:
 def test_a_file_that_appears_between_planning_and_the_job_is_kept(workflow, clips):
     rows = [(clip, f"features/{clip.stem}.npy") for clip in clips]
     workflow.write_rows(*rows)
-    # Planned when Snakemake starts; put there by what the job's shell runs first.
+    # Somebody else finishes a row after planning, while the weights are being prepared, and
+    # another when the job has started: both in a shell that Snakemake starts.
+    (workflow.folder / "resources").unlink()
     (workflow.folder / "features").mkdir()
     appear = workflow.folder / "appear.sh"
-    appear.write_text("echo -n theirs > features/2.npy\n")
+    appear.write_text(
+        "n=$(cat count 2> /dev/null || echo 0)\n"
+        "echo $((n + 1)) > count\n"
+        "[ $n -gt 1 ] || echo -n theirs > features/$n.npy\n"
+    )
     environment = os.environ | {"BASH_ENV": str(appear)}
     result = subprocess.run(
         workflow.command(), cwd=workflow.folder, capture_output=True, text=True, env=environment
     )
     assert result.returncode == 0, result.stderr
     assert "0 done, 4 pending" in result.stderr
-    assert (workflow.folder / "features" / "2.npy").read_text() == "theirs"
-    assert sorted(computed(workflow)) == ["0", "1", "3"]
+    for name in ("0", "1"):
+        assert (workflow.folder / "features" / f"{name}.npy").read_text() == "theirs"
+    assert sorted(computed(workflow)) == ["2", "3"]
 
 
 def test_jobs_have_no_more_rows_than_asked(workflow, clips):
