@@ -50,6 +50,12 @@ def read_features(workflow: Workflow) -> dict[str, np.ndarray]:
     return {p.stem: np.load(p) for p in sorted((workflow.folder / "features").glob("*.npy"))}
 
 
+def assert_same_but_for_rounding(found: np.ndarray, expected: np.ndarray) -> None:
+    """Which frames share a batch depends on timing, and changes the last bits."""
+    assert (found.shape, found.dtype) == (expected.shape, np.float16)
+    np.testing.assert_allclose(found.astype(float), expected.astype(float), atol=1e-3)
+
+
 def computed(workflow: Workflow) -> list[str]:
     """Rows that were ever worked on, once for each time, in order of time."""
     entries = []
@@ -91,7 +97,7 @@ def test_each_row_s_file_holds_its_own_video(done, real_weights, clips):
         write_csv(done.folder / "one.csv", [(clip, f"alone/{clip.stem}.npy")])
         done.run(videos="one.csv", results="results/alone", batch_size=1)
         alone = np.load(done.folder / "alone" / f"{clip.stem}.npy")
-        np.testing.assert_allclose(together[clip.stem], alone, atol=2e-3)
+        assert_same_but_for_rounding(together[clip.stem], alone)
 
 
 def test_the_dry_run_names_what_is_pending_and_changes_nothing(done):
@@ -114,7 +120,7 @@ def test_a_deleted_file_is_made_again_and_nothing_else(done):
     after = {p.name: p.stat().st_mtime_ns for p in (done.folder / "features").iterdir()}
     assert [name for name in sorted(times) if times[name] != after[name]] == ["2.npy"]
     assert computed(done) == ["0", "1", "2", "3", "2"]
-    np.testing.assert_array_equal(read_features(done)["2"], before["2"])
+    assert_same_but_for_rounding(read_features(done)["2"], before["2"])
 
 
 def test_a_touched_video_is_done_again_and_nothing_else(done):
@@ -155,7 +161,7 @@ def test_everything_can_be_done_again(done):
     done.run("-F")
     assert sorted(computed(done)) == sorted(["0", "1", "2", "3"] * 2)
     for name, features in read_features(done).items():
-        np.testing.assert_array_equal(features, before[name])
+        assert_same_but_for_rounding(features, before[name])
     assert done.pending() == {}
     no_leftovers(done)
 
