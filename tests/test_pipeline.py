@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -325,7 +326,10 @@ def test_a_file_that_somebody_else_finished_is_kept(tmp_path, real_clips, real_w
     assert not (tmp_path / "results" / "records").exists()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a file immutable")
+@pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("chattr") is None,
+    reason="only root can make a file immutable, with chattr",
+)
 def test_a_stale_file_that_cannot_be_removed_stays_stale(tmp_path, real_clips, real_weights):
     path = tmp_path / "a.npy"
     path.write_text("old")
