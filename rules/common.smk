@@ -27,7 +27,7 @@ from snakemake.logging import logger
 
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
-from videofeatures import plan
+from videofeatures import jobs, plan
 from videofeatures.errors import InputError
 from videofeatures.records import read_records
 from videofeatures.rows import FEATURE_SUFFIXES
@@ -95,7 +95,7 @@ def plan_run():
     settings, rows = plan.read_inputs(config)
     targets = get_targets(args, rows)
     if targets:
-        rows = plan.select(rows, targets)
+        rows = [row for row in rows if row.feature_path in targets]
     weights = find_weights(config["backbone"], config["weights"])
     pending = plan.find_pending(
         rows,
@@ -104,7 +104,7 @@ def plan_run():
         weights,
         forced=get_forced(args, rows, targets),
     )
-    jobs = plan.cut_into_jobs(
+    new_jobs = jobs.cut_into_jobs(
         pending,
         settings,
         weights,
@@ -112,17 +112,17 @@ def plan_run():
         videos_per_job=config["videos_per_job"],
         num_gpus=get_num_gpus(),
     )
-    say(*plan.describe(rows, pending, jobs, weights))
+    say(*plan.describe(rows, pending, len(new_jobs), weights))
     if args.dryrun:
         say(*pending)
-    return jobs, weights, sorted(targets - {row.feature_path for row in pending})
+    return new_jobs, weights, sorted(targets - {row.feature_path for row in pending})
 
 
 def read_planned_jobs():
     """The jobs that this process was started for, as the main process wrote them."""
     names = parse_command_line().allowed_rules or []
-    paths = [plan.job_path(config["results"], name) for name in names]
-    return [plan.read_job(path) for path in paths if path.exists()]
+    paths = [jobs.job_path(config["results"], name) for name in names]
+    return [jobs.read_job(path) for path in paths if path.exists()]
 
 
 def touch_stamp():
@@ -141,15 +141,15 @@ def start_run():
     if JOBS and WEIGHTS.identity is None:
         raise WorkflowError(missing_message(WEIGHTS))
     for job in JOBS:
-        plan.write_job(job)
+        jobs.write_job(job)
 
 
 def end_run():
     """Remove the jobs' files, and say what was done and what was not."""
     for job in JOBS:
-        plan.job_path(job.results, job.name).unlink(missing_ok=True)
-    failures = plan.failures(JOBS, read_records(config["results"]))
-    say(*plan.describe_end(JOBS, failures))
+        jobs.job_path(job.results, job.name).unlink(missing_ok=True)
+    failed = jobs.find_failed(JOBS, read_records(config["results"]))
+    say(*jobs.describe_end(JOBS, failed))
 
 
 STAMP = Path(".snakemake") / f"stale-{os.getpid()}"

@@ -35,7 +35,7 @@ for job in JOBS:
         params:
             python=PYTHON,
             script=Path(workflow.basedir) / "scripts" / "extract.py",
-            job=plan.job_path(job.results, job.name),
+            job=jobs.job_path(job.results, job.name),
         message:
             title.replace("{", "{{").replace("}", "}}")
         shell:

@@ -14,8 +14,9 @@ from dataclasses import fields
 
 from videofeatures.backbones import BACKBONES
 from videofeatures.errors import InputError
+from videofeatures.jobs import Job, cut_into_jobs, read_job
 from videofeatures.log import start_logging
-from videofeatures.plan import Job, cut_into_jobs, describe, find_pending, read_inputs, read_job
+from videofeatures.plan import describe, find_pending, read_inputs
 from videofeatures.records import read_records
 from videofeatures.settings import Settings
 from videofeatures.weights import find_weights, prepare_weights
@@ -88,7 +89,7 @@ def plan_by_hand(args: argparse.Namespace) -> Job | None:
     jobs = cut_into_jobs(
         pending, settings, weights, args.results, videos_per_job=max(1, len(pending))
     )
-    for line in describe(rows, pending, jobs, weights):
+    for line in describe(rows, pending, len(jobs), weights):
         logger.info("%s", line)
     if not jobs:
         return None

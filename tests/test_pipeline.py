@@ -19,6 +19,7 @@ import torch
 from conftest import ROOT, make_clip, write_csv
 from videofeatures import pipeline, plan
 from videofeatures.backbones import BACKBONES
+from videofeatures.jobs import Job
 from videofeatures.pipeline import extract_rows
 from videofeatures.plan import PendingRow
 from videofeatures.records import read_records
@@ -38,7 +39,7 @@ def extract(
         PendingRow(str(video), str(feature), False, plan.MISSING)
         for video, feature in zip(videos, features, strict=True)
     )
-    job = plan.Job("extract_test", settings, str(weights), str(folder / "results"), rows)
+    job = Job("extract_test", settings, str(weights), str(folder / "results"), rows)
     return extract_rows(job, num_threads=2), features
 
 
@@ -337,7 +338,7 @@ def test_a_stale_file_that_cannot_be_removed_stays_stale(tmp_path, real_clips, r
         pytest.skip("the file system has no immutable files")
     row = PendingRow(str(real_clips["bikes"]), str(path), True, plan.FORCED)
     settings = Settings(backbone="efficientnet_lite0")
-    job = plan.Job("x", settings, str(real_weights), str(tmp_path / "results"), (row,))
+    job = Job("x", settings, str(real_weights), str(tmp_path / "results"), (row,))
     try:
         assert extract_rows(job, num_threads=2) == 1
     finally:

@@ -10,7 +10,6 @@ import pytest
 
 from videofeatures import plan
 from videofeatures.errors import InputError
-from videofeatures.plan import PendingRow
 from videofeatures.records import Recorder, read_records
 from videofeatures.rows import Row
 from videofeatures.settings import Settings
@@ -183,72 +182,3 @@ def test_a_feature_path_that_is_a_folder_is_named(bench):
     bench.feature.mkdir()
     with pytest.raises(InputError, match=r"a\.npy: is a folder"):
         bench.find()
-
-
-def rows(count: int) -> list[PendingRow]:
-    return [PendingRow(f"{k}.mp4", f"{k}.npy", False, plan.MISSING) for k in range(count)]
-
-
-@pytest.mark.parametrize(
-    ("num_rows", "videos_per_job", "num_gpus", "sizes"),
-    [
-        (0, 10, 1, []),
-        (10, 10, 1, [10]),
-        (11, 10, 1, [5, 6]),
-        (25, 10, 1, [8, 8, 9]),
-        (10, 256, 4, [2, 3, 2, 3]),
-        (2, 256, 4, [1, 1]),
-        (1, 1, 1, [1]),
-    ],
-)
-def test_jobs_are_no_larger_than_asked_and_no_fewer_than_gpus(
-    num_rows, videos_per_job, num_gpus, sizes
-):
-    pending = rows(num_rows)
-    jobs = plan.cut_into_jobs(
-        pending, SETTINGS, WEIGHTS, "results", videos_per_job=videos_per_job, num_gpus=num_gpus
-    )
-    assert [len(job.rows) for job in jobs] == sizes
-    assert [row for job in jobs for row in job.rows] == pending
-    assert len({job.name for job in jobs}) == len(jobs)
-
-
-def test_a_job_s_name_follows_all_that_the_job_is():
-    def name(pending, settings=SETTINGS, weights=WEIGHTS):
-        (job,) = plan.cut_into_jobs(pending, settings, weights, "results", videos_per_job=9)
-        return job.name
-
-    names = [
-        name(rows(3)),
-        name(rows(4)),
-        name(rows(3), Settings(l2_normalize=False)),
-        name(rows(3), weights=WEIGHTS._replace(identity="bbbbbbbb")),
-        name([row._replace(stale=True) for row in rows(3)]),
-    ]
-    assert len(set(names)) == len(names)
-    assert names[0] == name(rows(3))
-
-
-def test_a_job_is_read_as_it_was_written(tmp_path):
-    odd = PendingRow('é {0} "$x;,\n.mp4', "-é *.npy", True, plan.CHANGED, "detail")
-    (job,) = plan.cut_into_jobs(
-        [*rows(2), odd], Settings(decoders=3), WEIGHTS, str(tmp_path), videos_per_job=9
-    )
-    plan.write_job(job)
-    assert plan.read_job(plan.job_path(tmp_path, job.name)) == job
-
-
-def test_the_end_names_each_failure_once(bench):
-    done, failed, unfinished = (row._replace(feature_path=f"{row[1]}") for row in rows(3))
-    with Recorder(bench.results, "x", {"digest": "", "settings": {}}) as recorder:
-        for row, status in ((done, "done"), (failed, "failed"), (unfinished, "started")):
-            digest = SETTINGS.digest()
-            recorder.record(status, row.feature_path, digest=digest, reason="no such file")
-    jobs = plan.cut_into_jobs(
-        [done, failed, unfinished], SETTINGS, WEIGHTS, "results", videos_per_job=9
-    )
-    found = plan.failures(jobs, read_records(bench.results))
-    assert found == [(failed, "no such file"), (unfinished, plan.UNFINISHED)]
-    text = "\n".join(plan.describe_end(jobs, found))
-    assert "1 of 3 pending rows done, 1 failed, 1 not finished" in text
-    assert text.count("1.mp4: no such file") == 1

@@ -2,10 +2,10 @@
 
 rows → jobs → frames → clips → batches → features → files
 
-One module per step of the way, in the order in which a row meets them: `rows`,
-`plan`, `video`, `clips`, `pipeline` (with `backbones`, `weights` and `network`),
-`storage` and `records`. Nothing here knows Snakemake. Modules up to `clips`
-import neither torch nor torchvision, so that planning stays quick.
+One module for each step, in the order in which a row meets them: `rows`, `plan`, `jobs`;
+`video`, `clips`; `pipeline` (with `backbones`, `weights` and `network`); `gather`,
+`writer`, `storage`. `settings` and `records` serve them all. Nothing here knows Snakemake,
+and planning imports neither torch nor ffmpeg, so that it is quick.
 """
 
 __version__ = "0.1.0"

@@ -24,8 +24,9 @@ import torch
 from videofeatures import __version__
 from videofeatures.clips import iter_clips
 from videofeatures.gather import Video
+from videofeatures.jobs import Job
 from videofeatures.network import Network, choose_device, choose_dtype
-from videofeatures.plan import Job, PendingRow
+from videofeatures.plan import PendingRow
 from videofeatures.records import Recorder
 from videofeatures.settings import Settings
 from videofeatures.video import (

@@ -13,7 +13,7 @@ import numpy as np
 from videofeatures.clips import row_timestamps
 from videofeatures.errors import VideoError
 from videofeatures.gather import Video
-from videofeatures.plan import Job
+from videofeatures.jobs import Job
 from videofeatures.records import Recorder
 from videofeatures.storage import write_features
 
