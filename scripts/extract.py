@@ -98,7 +98,7 @@ def plan_by_hand(args: argparse.Namespace) -> Job | None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 all done, 1 some rows failed, 2 the input cannot be used."""
+    """Exit status: 0 all done, 1 some rows failed, 2 the input cannot be used, 130 Ctrl-C."""
     args = parse_arguments(arguments)
     start_logging(args.log)
     try:
@@ -112,6 +112,9 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         logger.error("%s", error)
         return 2
+    except KeyboardInterrupt:
+        logger.error("interrupted; what is done is kept, and the next run does the rest")
+        return 130
     if num_failed:
         logger.error(
             "%d of %d videos failed; the reasons are above and in %s/records. The next run "

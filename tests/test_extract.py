@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -127,3 +129,27 @@ def test_help_names_every_option(capsys):
     config = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
     only_snakemake = {"videos", "videos_per_job", "mem_mb", "minutes_per_video"}
     assert [key for key in config if f"--{key}" not in text and key not in only_snakemake] == []
+
+
+def test_ctrl_c_ends_with_a_word_and_keeps_what_is_done(tmp_path, rows):
+    make_clip(tmp_path / "long.mp4", seconds=600, size="320x240", rate=5)
+    write_csv(tmp_path / "input.csv", [*rows, ("long.mp4", "new/long.npy")])
+    command = [sys.executable, ROOT / "scripts" / "extract.py", "--csv", "input.csv"]
+    process = subprocess.Popen(
+        [*command, "--backbone", "efficientnet_lite0", "--decoders", "1"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A shell starts what runs in its background with Ctrl-C ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    for line in process.stderr:
+        if line.startswith("done    1.mp4"):
+            break
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to ffmpeg, too
+    rest = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(60) == 130
+    assert rest == "interrupted; what is done is kept, and the next run does the rest\n"
+    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["0.npy", "1.npy"]

@@ -314,7 +314,7 @@ def test_a_feature_that_is_not_a_number_is_a_failed_row(tmp_path, real_clips, re
     failed, (feature,) = extract([real_clips["bikes"]], tmp_path, settings, tmp_path / "nan.pth")
     assert (failed, feature.exists()) == (1, False)
     record = read_records(tmp_path / "results").last[str(feature)]
-    assert record.reason == "the network gave a feature that is not a number"
+    assert record.reason == "a feature is not a finite number: try `precision: float32`"
 
 
 def test_a_file_that_somebody_else_finished_is_kept(tmp_path, real_clips, real_weights):

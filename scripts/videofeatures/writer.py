@@ -124,8 +124,10 @@ class Writer:
         """(rows, feature_dim) in the order of time, whatever the order of computing."""
         features = video.features.take(video.num_clips)
         if not np.isfinite(features).all():
-            hint = "" if self.settings.l2_normalize else ", or too large for float16"
-            raise VideoError(f"the network gave a feature that is not a number{hint}")
+            settings = self.settings
+            is_cast = settings.half_precision and not settings.l2_normalize
+            hint = " or `half_precision: false`" if is_cast else ""
+            raise VideoError(f"a feature is not a finite number: try `precision: float32`{hint}")
         return features
 
     def _provenance(self, video: Video) -> dict[str, Any]:
