@@ -87,6 +87,7 @@ def test_all_wrong_keys_are_named_at_once():
 def test_values_from_a_command_line_get_their_types():
     given = {
         "l2_normalize": "false",
+        "half_precision": 0,
         "batch_size": "null",
         "frame_rate": "1.5",
         "results": 2024,
@@ -95,6 +96,7 @@ def test_values_from_a_command_line_get_their_types():
     }
     assert parse_values(given) == {
         "l2_normalize": False,
+        "half_precision": False,
         "batch_size": None,
         "frame_rate": 1.5,
         "results": "2024",

@@ -80,14 +80,18 @@ def parse_values(config: dict[str, Any]) -> dict[str, Any]:
     """A configuration whose values have the types that were meant on a command line.
 
     Snakemake's `--config` takes `false` and `null` for text, and a folder named `2024` for
-    a number. A value that cannot be what its key needs is left for `config_problems`.
+    a number; the original program's switches are 0 and 1. A value that cannot be what its
+    key needs is left for `config_problems`.
     """
     import yaml
 
     def parse(key: str, value: Any) -> Any:
-        is_text = _schema()["properties"].get(key, {}).get("type") in ("string", None)
+        kind = _schema()["properties"].get(key, {}).get("type")
+        is_text = kind in ("string", None)
         if is_text and isinstance(value, int | float) and not isinstance(value, bool):
             return str(value)
+        if kind == "boolean" and value in (0, 1):
+            return bool(value)
         if not is_text and isinstance(value, str):
             try:
                 return yaml.safe_load(value)

@@ -151,48 +151,39 @@ def iter_frames(
     Raises:
         VideoError: ffmpeg failed, or gave no frame.
     """
-    video = _input(path, num_threads)
-    sampled = video.filter("fps", fps=frame_rate)
+    # Capital V leaves cover art out.
+    video = ffmpeg.input(_url(path), threads=num_threads)["V:0"]
+
+    def run(stream: ffmpeg.Stream, **output_options) -> Iterator[np.ndarray]:
+        stream = _resize_and_crop(stream, size, crop_size, interpolation)
+        frame_size = (crop_size, crop_size) if crop_size else size
+        return _run(stream, frame_size, **output_options)
+
     frame = None
-    for frame in _run(_resize_and_crop(sampled, size, crop_size, interpolation)):
+    for frame in run(video.filter("fps", fps=frame_rate)):
         yield frame
     if frame is None:
-        first = _resize_and_crop(video, size, crop_size, interpolation)
-        for frame in _run(first, vframes=1):
+        for frame in run(video, vframes=1):
             yield frame
     if frame is None:
         raise VideoError("ffmpeg decoded no frame")
 
 
-class _Frames:
-    """A filter chain and the (width, height) of what comes out of it."""
-
-    def __init__(self, stream: ffmpeg.Stream, size: tuple[int, int]):
-        self.stream = stream
-        self.size = size
-
-
-def _input(path: str, num_threads: int) -> ffmpeg.Stream:
-    # Capital V leaves cover art out.
-    return ffmpeg.input(_url(path), threads=num_threads)["V:0"]
-
-
 def _resize_and_crop(
     stream: ffmpeg.Stream, size: tuple[int, int], crop_size: int, interpolation: str
-) -> _Frames:
+) -> ffmpeg.Stream:
     width, height = size
     stream = stream.filter("scale", width, height, flags=interpolation)
     if crop_size:
         x, y = int((width - crop_size) / 2), int((height - crop_size) / 2)
         stream = stream.filter("crop", crop_size, crop_size, x, y)
-        size = (crop_size, crop_size)
-    return _Frames(stream, size)
+    return stream
 
 
-def _run(frames: _Frames, **output_options) -> Iterator[np.ndarray]:
-    """Run ffmpeg and yield what it writes, frame by frame."""
-    width, height = frames.size
-    command = frames.stream.output(
+def _run(stream: ffmpeg.Stream, size: tuple[int, int], **output_options) -> Iterator[np.ndarray]:
+    """Run ffmpeg and yield the frames of (width, height) that it writes."""
+    width, height = size
+    command = stream.output(
         "pipe:", format="rawvideo", pix_fmt="rgb24", **output_options
     ).global_args("-nostdin", "-hide_banner", "-loglevel", "error")
     process = command.run_async(
@@ -238,5 +229,5 @@ def _enlarge_pipe(stdout) -> None:
 
 
 def ffmpeg_version() -> str:
-    """Version of the ffmpeg that decodes, such as `9.0.2`."""
+    """Version of the ffmpeg that decodes, in its own words."""
     return imageio_ffmpeg.get_ffmpeg_version()
