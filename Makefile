@@ -42,4 +42,4 @@ bench-precision: .venv/installed
 	.venv/bin/python benchmarks/precision.py
 
 clean:
-	rm -rf .snakemake demo results resources
+	rm -rf demo .pytest_cache .ruff_cache
