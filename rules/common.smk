@@ -112,9 +112,9 @@ def plan_run():
         videos_per_job=config["videos_per_job"],
         num_gpus=get_num_gpus(),
     )
-    say(*plan.describe(rows, pending, len(new_jobs), weights))
     if args.dryrun:
         say(*pending)
+    say(*plan.describe(rows, pending, len(new_jobs), weights))
     return new_jobs, weights, sorted(targets - {row.feature_path for row in pending})
 
 

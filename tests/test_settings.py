@@ -40,7 +40,12 @@ def test_schema_is_a_schema_and_describes_every_key():
     Draft202012Validator.check_schema(SCHEMA)
     assert set(SCHEMA["properties"]) == set(CONFIG) == set(SCHEMA["required"])
     assert all(entry["description"] for entry in SCHEMA["properties"].values())
-    assert SCHEMA["properties"]["backbone"]["enum"] == list(BACKBONES)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_every_backbone_can_be_asked_for_and_is_in_the_readme(name):
+    assert config_problems(CONFIG | {"backbone": name}) == []
+    assert f"| `{name}`" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_every_key_is_documented():

@@ -148,4 +148,6 @@ def _hint(schema: dict[str, Any], key: str) -> str:
 def _schema() -> dict[str, Any]:
     import yaml
 
-    return yaml.safe_load(SCHEMA_PATH.read_text(encoding="utf-8"))
+    schema = yaml.safe_load(SCHEMA_PATH.read_text(encoding="utf-8"))
+    schema["properties"]["backbone"]["enum"] = list(BACKBONES)
+    return schema
