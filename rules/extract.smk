@@ -12,9 +12,6 @@ Output:
 """
 
 for job in JOBS:
-    first, last = (Path(job.rows[k].video_path).name for k in (0, -1))
-    title = f"Extract {len(job.rows)} videos, {first} … {last}"
-
     rule:
         name:
             job.name
@@ -37,7 +34,7 @@ for job in JOBS:
             script=Path(workflow.basedir) / "scripts" / "extract.py",
             job=jobs.job_path(job.results, job.name),
         message:
-            title.replace("{", "{{").replace("}", "}}")
+            jobs.describe_job(job).replace("{", "{{").replace("}", "}}")
         shell:
             "{params.python:q} {params.script:q} --job {params.job:q} --threads {threads} --log {log:q}"
 

@@ -76,6 +76,14 @@ def read_job(path: str | os.PathLike) -> Job:
     return Job(**content)
 
 
+def describe_job(job: Job) -> str:
+    """What a job does, in a few words."""
+    first, *_, last = (Path(row.video_path).name for row in (job.rows[0], *job.rows))
+    if len(job.rows) == 1:
+        return f"Extract {first}"
+    return f"Extract {len(job.rows)} videos, {first} … {last}"
+
+
 def describe_end(
     jobs: Sequence[Job], failed: Sequence[tuple[PendingRow, str]], max_shown: int = MAX_SHOWN
 ) -> list[str]:
