@@ -12,6 +12,7 @@ Output:
 """
 
 for job in JOBS:
+
     rule:
         name:
             job.name
