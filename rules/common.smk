@@ -170,5 +170,5 @@ try:
 except InputError as error:
     raise WorkflowError(str(error))
 
-if WEIGHTS and any(row.stale for job in JOBS for row in job.rows):
+if WEIGHTS and any(job.has_stale_rows for job in JOBS):
     touch_stamp()

@@ -18,7 +18,7 @@ for job in JOBS:
             job.name
         input:
             weights=job.weights_path,
-            stamp=[STAMP] if WEIGHTS and any(row.stale for row in job.rows) else [],
+            stamp=[STAMP] if WEIGHTS and job.has_stale_rows else [],
         output:
             [row.feature_path if row.stale else update(row.feature_path) for row in job.rows],
         log:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,18 @@ def write_csv(path: Path, rows: list[tuple[str | Path, str | Path]]) -> Path:
         writer.writerow(["video_path", "feature_path"])
         writer.writerows(rows)
     return path
+
+
+def start_session(command: list[str], folder: Path, **options: object) -> subprocess.Popen:
+    """Start a process group of its own, for a test to kill as a terminal would."""
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        start_new_session=True,
+        # A shell starts what runs in its background with Ctrl-C ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        **options,
+    )
 
 
 def seeded_state(backbone: str, seed: int = 0) -> dict[str, torch.Tensor]:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 import extract
-from conftest import ROOT, make_clip, seeded_state, write_csv
+from conftest import ROOT, make_clip, seeded_state, start_session, write_csv
 
 
 def run(folder: Path, *arguments: object) -> subprocess.CompletedProcess:
@@ -135,14 +135,11 @@ def test_ctrl_c_ends_with_a_word_and_keeps_what_is_done(tmp_path, rows):
     make_clip(tmp_path / "long.mp4", seconds=600, size="320x240", rate=5)
     write_csv(tmp_path / "input.csv", [*rows, ("long.mp4", "new/long.npy")])
     command = [sys.executable, ROOT / "scripts" / "extract.py", "--csv", "input.csv"]
-    process = subprocess.Popen(
+    process = start_session(
         [*command, "--backbone", "efficientnet_lite0", "--decoders", "1"],
-        cwd=tmp_path,
+        tmp_path,
         stderr=subprocess.PIPE,
         text=True,
-        start_new_session=True,
-        # A shell starts what runs in its background with Ctrl-C ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     for line in process.stderr:
         if line.startswith("done    1.mp4"):

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import ROOT, Workflow, make_clip, write_csv
+from conftest import ROOT, Workflow, make_clip, start_session, write_csv
 from videofeatures.records import read_records
 
 NOTHING_TO_DO = "Nothing to be done"
@@ -225,14 +225,11 @@ def test_a_run_killed_half_way_keeps_what_it_finished(workflow, clips, tmp_path,
     long = make_clip(tmp_path / "long.mp4", seconds=600, size="320x240", rate=5)
     rows = [(clip, f"features/{clip.stem}.npy") for clip in clips]
     workflow.write_rows(*rows, (long, "features/long.npy"))
-    process = subprocess.Popen(
+    process = start_session(
         workflow.command(decoders=1),
-        cwd=workflow.folder,
+        workflow.folder,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        # A shell starts what runs in its background with Ctrl-C ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     wait_for(lambda: len(list((workflow.folder / "features").glob("*.npy"))) >= 2)
     os.killpg(process.pid, number)
@@ -403,23 +400,24 @@ def test_configuration_can_come_from_a_file(workflow, clips):
     assert np.linalg.norm(np.load(workflow.folder / "features" / "0.npy")[0].astype(float)) > 2
 
 
-def test_missing_weights_stop_a_run_with_one_message_and_a_dry_run_not(workflow, clips):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "my.pth: no such weights file"),
+        ("not weights", "my.pth: cannot be read as weights"),
+    ],
+)
+def test_unusable_weights_stop_a_run_before_any_job_and_a_dry_run_not(
+    workflow, clips, content, message
+):
     workflow.write_rows((clips[0], "features/0.npy"))
+    if content is not None:
+        (workflow.folder / "my.pth").write_text(content)
     assert list(workflow.pending(weights="my.pth")) == ["features/0.npy"]
     result = workflow.run(check=False, weights="my.pth")
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
-    assert result.stderr.count("my.pth: no such weights file") == 1
-    assert computed(workflow) == []
-
-
-def test_wrong_weights_stop_a_run_before_any_job(workflow, clips):
-    workflow.write_rows((clips[0], "features/0.npy"))
-    (workflow.folder / "my.pth").write_text("not weights")
-    result = workflow.run(check=False, weights="my.pth")
-    assert result.returncode == 1
-    assert "Traceback" not in result.stderr
-    assert result.stderr.count("my.pth: cannot be read as weights") == 1
+    assert result.stderr.count(message) == 1
     assert computed(workflow) == []
 
 

@@ -49,7 +49,7 @@ class Video:
     file_mtime_ns: int | None = None
     metadata: VideoMetadata | None = None
     num_frames: int = 0
-    num_clips: int | None = None  # known when the video has ended
+    num_clips: int = 0
     error: Exception | None = None
     status: str = "failed"  # if there is an error; `blocked` if a stale file is still there
     features: GrowingArray = field(default_factory=GrowingArray)

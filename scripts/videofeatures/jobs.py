@@ -31,6 +31,11 @@ class Job(NamedTuple):
     results: str
     rows: tuple[PendingRow, ...]
 
+    @property
+    def has_stale_rows(self) -> bool:
+        """Whether some of its feature files exist, and are to be replaced."""
+        return any(row.stale for row in self.rows)
+
 
 def cut_into_jobs(
     pending: Sequence[PendingRow],
@@ -44,10 +49,11 @@ def cut_into_jobs(
     """Jobs of at most `videos_per_job` rows, and no fewer jobs than GPUs if rows allow."""
     num_jobs = max(math.ceil(len(pending) / videos_per_job), min(num_gpus, len(pending)))
     bounds = [len(pending) * k // num_jobs for k in range(num_jobs + 1)] if num_jobs else [0]
+    settings_digest = settings.digest()
     jobs = []
     for number, (begin, end) in enumerate(pairwise(bounds), start=1):
         rows = tuple(pending[begin:end])
-        content = json.dumps([settings.digest(), weights.identity, rows])
+        content = json.dumps([settings_digest, weights.identity, rows])
         digest = hashlib.sha256(content.encode()).hexdigest()[:8]
         name = f"extract_{number:04d}_{digest}"
         jobs.append(Job(name, settings, str(weights.shared_path), results, rows))
@@ -78,7 +84,7 @@ def read_job(path: str | os.PathLike) -> Job:
 
 def describe_job(job: Job) -> str:
     """What a job does, in a few words."""
-    first, *_, last = (Path(row.video_path).name for row in (job.rows[0], *job.rows))
+    first, last = (Path(job.rows[k].video_path).name for k in (0, -1))
     if len(job.rows) == 1:
         return f"Extract {first}"
     return f"Extract {len(job.rows)} videos, {first} … {last}"

@@ -148,6 +148,7 @@ class _Decoder:
         clips = iter_clips(frames, self.backbone.num_frames_per_clip)
         for index, (pixels, num_frames) in enumerate(clips):
             video.num_frames += num_frames
+            video.num_clips += 1
             yield Clip(video, index, pixels)
 
 
@@ -184,9 +185,8 @@ def _run_decoders(
     def decode_one(video: Video) -> None:
         clips = decode(video)
         try:
-            for index, clip in enumerate(clips, start=1):
+            for clip in clips:
                 put(clip)
-                video.num_clips = index
                 if stopped.is_set():
                     return
         except Exception as error:  # whatever it is, it costs one row only

@@ -10,6 +10,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Container, Iterable, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 from videofeatures.errors import InputError
@@ -86,7 +87,13 @@ def find_pending(
     Raises:
         InputError: a feature path is a folder.
     """
-    numerics, digest = settings.numerics(), settings.digest()
+    digest = settings.digest()
+    numerics = json.loads(json.dumps(settings.numerics()))  # as it would come back from a record
+
+    @cache  # a changed setting is the same for thousands of rows
+    def difference(old_digest: str) -> str:
+        return _difference(records.settings.get(old_digest), numerics)
+
     pending, problems = [], []
     for row in rows:
         feature = _stat(row.feature_path)
@@ -98,11 +105,10 @@ def find_pending(
             problems.append(f"{row.feature_path}: is a folder; a feature_path must be a file")
         elif row.feature_path in forced:
             pending.append(PendingRow(*row, True, FORCED))
-        elif found := _staleness(row, feature, record, digest, weights.identity):
-            reason = found
+        elif reason := _staleness(row, feature, record, digest, weights.identity):
             detail = ""
             if reason == OTHER_SETTINGS:
-                detail = _difference(records.settings.get(record.digest), numerics)
+                detail = difference(record.digest)
             elif reason == OTHER_WEIGHTS:
                 detail = f"{record.weights} → {weights.identity}"
             pending.append(PendingRow(*row, True, reason, detail))
@@ -139,7 +145,6 @@ def _stat(path: str) -> os.stat_result | None:
 def _difference(before: dict[str, Any] | None, after: dict[str, Any]) -> str:
     if before is None:
         return ""
-    after = json.loads(json.dumps(after))  # as it would come back from a record
     keys = sorted(before.keys() | after.keys())
     changed = [key for key in keys if before.get(key) != after.get(key)]
     return ", ".join(f"{key}: {before.get(key)} → {after.get(key)}" for key in changed)
