@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from conftest import ROOT, make_clip, write_csv
-from videofeatures import pipeline, plan
+from videofeatures import decoding, plan
 from videofeatures.backbones import BACKBONES
 from videofeatures.jobs import Job
 from videofeatures.pipeline import extract_rows
@@ -203,7 +203,7 @@ def done_order(folder: Path) -> list[str]:
 def test_a_stuck_video_does_not_hold_up_the_others(tmp_path, real_weights, monkeypatch):
     videos = [make_clip(tmp_path / f"{k}.mp4", seconds=2) for k in range(4)]
     others_done = threading.Event()
-    real_iter_frames = pipeline.iter_frames
+    real_iter_frames = decoding.iter_frames
 
     def slow_for_the_first(path, *args, **options):
         for frame in real_iter_frames(path, *args, **options):
@@ -216,7 +216,7 @@ def test_a_stuck_video_does_not_hold_up_the_others(tmp_path, real_weights, monke
             time.sleep(0.05)
         others_done.set()
 
-    monkeypatch.setattr(pipeline, "iter_frames", slow_for_the_first)
+    monkeypatch.setattr(decoding, "iter_frames", slow_for_the_first)
     (tmp_path / "features").mkdir()
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -377,7 +377,7 @@ def test_no_thread_and_no_ffmpeg_is_left_after_an_error(tmp_path, real_weights, 
     def broken(self, batch):
         raise RuntimeError("the device is gone")
 
-    monkeypatch.setattr("videofeatures.network.Network.features", broken)
+    monkeypatch.setattr("videofeatures.network.Network.submit", broken)
     settings = Settings(backbone="efficientnet_lite0", decoders=2)
     before = threading.active_count()
     with pytest.raises(RuntimeError, match="the device is gone"):

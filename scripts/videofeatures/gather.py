@@ -33,6 +33,11 @@ class GrowingArray:
         self._blocks[block][place] = row
         self._num_rows += 1
 
+    @property
+    def num_rows(self) -> int:
+        """Rows that are kept so far."""
+        return self._num_rows
+
     def take(self, num_rows: int) -> np.ndarray:
         """All rows in order, (num_rows, length). AssertionError if one is missing."""
         if num_rows != self._num_rows:
@@ -42,7 +47,11 @@ class GrowingArray:
 
 @dataclass(eq=False)
 class Video:
-    """A row on its way through the pipeline."""
+    """A row on its way through the pipeline.
+
+    Its decoder fills it in until it has put the video's `End` in the queue; `has_ended`
+    and what follows belong to the thread that computes.
+    """
 
     row: PendingRow
     file_size: int | None = None
@@ -50,7 +59,18 @@ class Video:
     metadata: VideoMetadata | None = None
     num_frames: int = 0
     num_clips: int = 0
+    decode_seconds: float = 0.0
+    started: float = field(default_factory=time.monotonic)
     error: Exception | None = None
     status: str = "failed"  # if there is an error; `blocked` if a stale file is still there
+    has_begun: bool = False
+    has_ended: bool = False
+    has_left: bool = False
+    compute_seconds: float = 0.0
     features: GrowingArray = field(default_factory=GrowingArray)
-    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def is_complete(self) -> bool:
+        """Nothing more will come of it."""
+        has_all = self.features.num_rows == self.num_clips
+        return self.has_ended and (has_all or self.error is not None)

@@ -48,11 +48,15 @@ class Recorder:
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
         path = folder / f"{name}-{stamp}-{secrets.token_hex(4)}.jsonl"
         self._file = open(path, "x", encoding="utf-8")  # noqa: SIM115 (closed by __exit__)
-        self._write({"time": time.time(), "status": "process", **facts})
+        self.note("process", **facts)
 
     def record(self, status: str, feature_path: str, **facts: Any) -> None:
         """Append one record and hand it to the operating system at once."""
-        self._write({"time": time.time(), "status": status, "feature_path": feature_path, **facts})
+        self.note(status, feature_path=feature_path, **facts)
+
+    def note(self, status: str, **facts: Any) -> None:
+        """Append facts about the process, which say nothing of any row."""
+        self._write({"time": time.time(), "status": status, **facts})
 
     def _write(self, entry: dict[str, Any]) -> None:
         self._file.write(json.dumps(entry) + "\n")

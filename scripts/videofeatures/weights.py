@@ -92,11 +92,11 @@ def prepare_weights(weights: Weights) -> Path:
     Raises:
         InputError: the weights cannot be had or do not fit, and what to do.
     """
-    import torch
-
     target = weights.shared_path
     if target.exists():
         return target
+    import torch
+
     backbone = BACKBONES[weights.backbone]
     if weights.origin == RANDOM:
         with torch.random.fork_rng(devices=[]):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -46,10 +45,13 @@ class Writer:
         self.recorder = recorder
 
     def begin(self, video: Video) -> None:
-        """Remove a stale file, then record that the row is worked on.
+        """Remove a stale file, then record that the row is worked on. Only the first call counts.
 
         In this order, so that a file whose last record says `started` is never an old one.
         """
+        if video.has_begun:
+            return
+        video.has_begun = True
         path = video.row.feature_path
         if video.row.stale:
             try:
@@ -58,11 +60,6 @@ class Writer:
                 video.error = error
                 video.status = "blocked"
                 return
-        try:
-            facts = os.stat(video.row.video_path)
-            video.file_size, video.file_mtime_ns = facts.st_size, facts.st_mtime_ns
-        except OSError:
-            pass  # decoding will say what is wrong
         self.recorder.record("started", path, **self._identity(video))
 
     def finish(self, video: Video) -> bool:
@@ -96,6 +93,8 @@ class Writer:
             duration_seconds=video.metadata.duration_seconds,
             average_fps=video.metadata.average_fps,
             seconds=round(seconds, 3),
+            decode_seconds=round(video.decode_seconds, 3),
+            compute_seconds=round(video.compute_seconds, 3),
         )
         logger.info("done    %s: %d x %d in %.1f s", row.video_path, *features.shape, seconds)
         return True

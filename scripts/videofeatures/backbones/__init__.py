@@ -70,7 +70,7 @@ BACKBONES: dict[str, Backbone] = {
     # github.com/antoine77340/video_feature_extractor; mean and std are ImageNet's, from
     # torchvision. That program used `pretrained=True`: IMAGENET1K_V1, not V2.
     "resnet152": Backbone(
-        constructor="torchvision.models:resnet152",
+        constructor="videofeatures.backbones.resnet:resnet152",
         classifier="fc",
         feature_dim=2048,
         weights={
@@ -87,7 +87,7 @@ BACKBONES: dict[str, Backbone] = {
     # The 3D features of HowTo100M: 1.5 a second. Preprocessing from the same program;
     # network and mean (of Kinetics) from Hara et al., CVPR 2018.
     "resnext101": Backbone(
-        constructor="videofeatures.backbones.resnext3d:resnext101",
+        constructor="videofeatures.backbones.resnet:resnext101",
         classifier="fc",
         feature_dim=2048,
         weights={

@@ -1,0 +1,395 @@
+"""How fast a collection is done, beside what was before and beside what limits it.
+
+For each set of clips and each kind of features, side by side in one run:
+
+    before   the flow of the original program (baseline.py), float32
+    ours     scripts/extract.py, in each precision asked for
+    decode   the limit: ffmpeg alone, the same filters, as many at a time, into nothing
+    network  the limit: the network alone, the same number of frames, from memory
+
+Work is what a process takes after its start-up, which ends with the loaded network (before)
+or with the first batch (ours, which decodes while it loads). The limit is what the work
+cannot be shorter than: on a CPU, the CPU time of both limits over the cores; with CUDA, the
+longer of the two.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter, deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+import psutil
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+
+from fetch_clips import fetch_clips
+from videofeatures.backbones import BACKBONES, Backbone
+from videofeatures.network import Network, choose_batch_size, choose_device, choose_dtype
+from videofeatures.rows import read_rows
+from videofeatures.video import probe_video, resized_size
+from videofeatures.weights import find_weights, prepare_weights
+
+ROOT = Path(__file__).parents[1]
+FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
+KINDS = {"2d": "resnet152", "3d": "resnext101"}
+CPU_INFO = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+HAS_BFLOAT16 = "bf16" in CPU_INFO
+
+
+# --- clips
+
+
+def _encode(source: Path, target: Path, *options: str, seconds: float, start: float = 0) -> Path:
+    command = [FFMPEG, "-v", "error", "-nostdin", "-ss", str(start), "-i", source]
+    command += ["-t", str(seconds), "-an", *options, target]
+    subprocess.run(list(map(str, command)), check=True)
+    return target
+
+
+def _tiny(folder: Path, real: list[Path]) -> list[Path]:
+    """One clip of a second: to see that all of this works."""
+    return [_encode(real[0], folder / "tiny.mp4", seconds=1)]
+
+
+def _short(folder: Path, real: list[Path]) -> list[Path]:
+    """Thirty clips of 3 s, 640×272."""
+    source = next(path for path in real if path.stem == "bikes")
+    return [_encode(source, folder / f"{k}.mp4", seconds=3, start=0.2 * k) for k in range(30)]
+
+
+def _long(folder: Path, real: list[Path]) -> list[Path]:
+    """63 s of 1280×720, H.264 as it was downloaded, one piece after the other."""
+    source = next(path for path in real if path.stem == "bigbuckbunny")
+    target = folder / "long.mp4"
+    command = [FFMPEG, "-v", "error", "-nostdin", "-stream_loop", "11", "-i", source]
+    subprocess.run([*map(str, command), "-c", "copy", str(target)], check=True)
+    return [target]
+
+
+def _mix(folder: Path, real: list[Path]) -> list[Path]:
+    """Other shapes, lengths, rates and codecs of the same pictures, and the real clips."""
+    source = next(path for path in real if path.stem == "bigbuckbunny")
+    h264 = ("-c:v", "libx264", "-preset", "veryfast")
+    vp9 = ("-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", "8")
+    recipes = [
+        ("portrait.mp4", "scale=360:640", 5, h264),
+        ("full-hd.mp4", "scale=1920:1080", 5, h264),
+        ("standard.avi", "scale=640:480,fps=30", 4, ("-c:v", "mpeg4", "-q:v", "4")),
+        ("square.webm", "scale=400:400", 3, vp9),
+        (
+            "wide.mkv",
+            "scale=960:400,fps=50",
+            5,
+            ("-c:v", "libx265", "-x265-params", "log-level=none"),
+        ),
+        ("small.mp4", "scale=320:180", 2, h264),
+    ]
+    made = [
+        _encode(source, folder / name, "-vf", filters, *codec, seconds=seconds)
+        for name, filters, seconds, codec in recipes
+    ]
+    return [*made, *real]
+
+
+SETS = {"tiny": _tiny, "short": _short, "long": _long, "mix": _mix, "real": lambda _, real: real}
+
+
+# --- processes
+
+
+@dataclass
+class Run:
+    """What one process took, with its children."""
+
+    wall_seconds: float
+    cpu_seconds: float
+    peak_mb: float
+    started_time: float
+    stdout: str
+
+
+def run(command: list, folder: Path) -> Run:
+    """Run a process to its end. Its peak memory is sampled, ffmpeg's included."""
+    started_time, started = time.time(), time.monotonic()
+    before = os.times()
+    process = psutil.Popen(
+        list(map(str, command)),
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    peak = 0
+    while process.poll() is None:
+        try:
+            family = [process, *process.children(recursive=True)]
+            peak = max(peak, sum(member.memory_info().rss for member in family))
+        except psutil.NoSuchProcess:
+            pass
+        time.sleep(0.05)
+    wall = time.monotonic() - started
+    after = os.times()
+    stdout, stderr = process.communicate()
+    if process.returncode:
+        raise SystemExit(
+            f"{' '.join(map(str, command))} ended with {process.returncode}:\n{stderr}"
+        )
+    cpu = (after.children_user + after.children_system) - (
+        before.children_user + before.children_system
+    )
+    return Run(wall, cpu, peak / 1e6, started_time, stdout)
+
+
+def run_before(csv: Path, backbone: str, weights: Path, num_threads: int) -> dict:
+    """The original's flow."""
+    command = [sys.executable, ROOT / "benchmarks" / "baseline.py", "--csv", csv]
+    command += ["--backbone", backbone, "--weights", weights, "--workers", num_threads]
+    result = run(command, csv.parent)
+    told = json.loads(result.stdout)
+    return _row(result, told["loaded_time"], told["num_features"])
+
+
+def run_ours(csv: Path, backbone: str, num_threads: int, precision: str) -> dict:
+    """Our program, with what it recorded of itself."""
+    results = csv.parent / f"{csv.stem}-results"
+    command = [sys.executable, ROOT / "scripts" / "extract.py", "--csv", csv, "--results", results]
+    command += ["--backbone", backbone, "--weights", "random", "--threads", num_threads]
+    result = run([*command, "--precision", precision], csv.parent)
+    (records,) = (results / "records").iterdir()
+    told = json.loads(records.read_text().splitlines()[-1])
+    row = _row(result, told["first_batch_time"], told["num_clips"])
+    names = ("decode_cpu_seconds", "compute_seconds", "idle_seconds")
+    row |= {name: told[name] for name in names}
+    return row | {"video_seconds_per_second": told["video_seconds"] / row["work_seconds"]}
+
+
+def _row(result: Run, ready_time: float, num_features: int) -> dict:
+    startup = ready_time - result.started_time
+    work = result.wall_seconds - startup
+    return {
+        "seconds": result.wall_seconds,
+        "startup_seconds": startup,
+        "work_seconds": work,
+        "features_per_second": num_features / work,
+        "cpu_seconds": result.cpu_seconds,
+        "peak_mb": result.peak_mb,
+    }
+
+
+def run_decode(videos: list[Path], backbone: Backbone, num_threads: int) -> dict:
+    """The limit of decoding: ffmpeg and nothing else."""
+    side = backbone.crop_size
+
+    def decode(video: Path) -> None:
+        size = resized_size(probe_video(str(video)), backbone.resize_size, square_pixels=True)
+        filters = f"fps={backbone.frame_rate},scale={size[0]}:{size[1]}:flags=bilinear"
+        filters += f",crop={side}:{side}" if side else ""
+        command = [FFMPEG, "-v", "error", "-nostdin", "-threads", "1", "-i", video]
+        command += ["-an", "-vf", filters, "-pix_fmt", "rgb24", "-f", "rawvideo", "-y", os.devnull]
+        subprocess.run(command, check=True)
+
+    before, started = os.times(), time.monotonic()
+    with ThreadPoolExecutor(num_threads) as pool:
+        list(pool.map(decode, videos))
+    after = os.times()
+    cpu = after.children_user - before.children_user
+    cpu += after.children_system - before.children_system
+    return {"work_seconds": time.monotonic() - started, "cpu_seconds": cpu}
+
+
+def run_network(shapes: Counter, backbone: Backbone, weights: Path, precision: str) -> dict:
+    """The limit of the network: it alone, on as many frames or clips, from memory."""
+    network, batch_size = load(backbone, weights, precision)
+    for shape in shapes:
+        network.features(np.zeros((batch_size, *shape), np.uint8))  # not counted: set-up
+    rng = np.random.default_rng(0)
+    batches = [
+        rng.integers(0, 256, (min(batch_size, count - start), *shape), np.uint8)
+        for shape, count in shapes.items()
+        for start in range(0, count, batch_size)
+    ]
+    before, started = os.times(), time.monotonic()
+    submitted = deque()
+    for batch in batches:
+        submitted.append(network.submit(batch))
+        while len(submitted) >= network.max_submitted:
+            submitted.popleft()()
+    while submitted:
+        submitted.popleft()()
+    seconds, after = time.monotonic() - started, os.times()
+    cpu = after.user - before.user + after.system - before.system
+    return {
+        "work_seconds": seconds,
+        "features_per_second": shapes.total() / seconds,
+        "cpu_seconds": cpu,
+    }
+
+
+def load(backbone: Backbone, weights: Path, precision: str) -> tuple[Network, int]:
+    """A network as a job loads it, and its batch size."""
+    device = choose_device()
+    dtype = choose_dtype(precision, device)
+    network = Network(backbone, weights, device=device, dtype=dtype)
+    return network, choose_batch_size(device, dtype)
+
+
+def count_shapes(csv: Path, backbone: Backbone) -> Counter:
+    """What goes into the network for the finished features of a CSV: shapes, how many of each."""
+    shapes = Counter()
+    for row in read_rows(csv):
+        width, height = resized_size(
+            probe_video(row.video_path), backbone.resize_size, square_pixels=True
+        )
+        side, length = backbone.crop_size, backbone.num_frames_per_clip
+        frame = (side, side, 3) if side else (height, width, 3)
+        shapes[(length, *frame) if length else frame] += len(np.load(row.feature_path))
+    return shapes
+
+
+# --- the table
+
+
+def compare(
+    name: str, videos: list[Path], kind: str, folder: Path, precisions: list[str], num_threads: int
+) -> list[dict]:
+    """All rows of the table for one set of clips and one kind of features."""
+    backbone = BACKBONES[KINDS[kind]]
+    weights = prepare_weights(find_weights(KINDS[kind], "random")).resolve()
+
+    def csv_for(what: str) -> Path:
+        path = folder / f"{name}-{kind}-{what}.csv"
+        lines = [f"{video},{folder}/{path.stem}/{k}.npy\n" for k, video in enumerate(videos)]
+        path.write_text("video_path,feature_path\n" + "".join(lines))
+        return path
+
+    def row(what: str, precision: str, figures: dict) -> dict:
+        print(f"{name} {kind} {what} {precision}: {figures['work_seconds']:.1f} s", flush=True)
+        return {"set": name, "kind": kind, "what": what, "precision": precision} | figures
+
+    before = run_before(csv_for("before"), KINDS[kind], weights, num_threads)
+    rows = [row("before", "float32", before)]
+    for precision in precisions:
+        csv = csv_for(precision)
+        ours = run_ours(csv, KINDS[kind], num_threads, precision)
+        network = run_network(count_shapes(csv, backbone), backbone, weights, precision)
+        decode = run_decode(videos, backbone, num_threads)
+        if choose_device().type == "cuda":
+            limits = {"decode": decode["work_seconds"], "network": network["work_seconds"]}
+            limit = max(limits.values())
+        else:
+            limits = {"decode": decode["cpu_seconds"], "network": network["cpu_seconds"]}
+            limit = sum(limits.values()) / num_threads
+        ours |= {
+            "times_before": before["work_seconds"] / ours["work_seconds"],
+            "times_before_with_startup": before["seconds"] / ours["seconds"],
+            "times_limit": ours["work_seconds"] / limit,
+            "limited_by": max(limits, key=limits.get),
+        }
+        rows.append(row("ours", precision, ours))
+        rows.append(row("network", precision, network))
+        rows.append(row("decode", precision, decode))
+    return rows
+
+
+COLUMNS = {
+    "set": "clips",
+    "kind": "kind",
+    "what": "what",
+    "precision": "precision",
+    "seconds": "seconds",
+    "startup_seconds": "start-up",
+    "work_seconds": "work",
+    "features_per_second": "features/s",
+    "video_seconds_per_second": "video s/s",
+    "cpu_seconds": "CPU s",
+    "decode_cpu_seconds": "decode CPU s",
+    "compute_seconds": "compute s",
+    "idle_seconds": "idle s",
+    "peak_mb": "peak MB",
+    "times_before": "times before",
+    "times_before_with_startup": "with start-up",
+    "times_limit": "times limit",
+    "limited_by": "limited by",
+}
+
+
+def as_markdown(rows: list[dict]) -> str:
+    """The table, with a column only where a row has something to say in it."""
+    keys = [key for key in COLUMNS if any(key in row for row in rows)]
+
+    def cell(value: object) -> str:
+        return f"{value:.{0 if value >= 100 else 2}f}" if isinstance(value, float) else str(value)
+
+    lines = [[COLUMNS[key] for key in keys], ["---"] * len(keys)]
+    lines += [[cell(row.get(key, "")) for key in keys] for row in rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def machine() -> str:
+    """The facts without which the figures say nothing."""
+    model = next(
+        (line.split(": ")[1] for line in CPU_INFO.splitlines() if line.startswith("model name")),
+        platform.processor(),
+    )
+    device = choose_device()
+    cuda = f", {torch.cuda.get_device_name()}" if device.type == "cuda" else ""
+    return (
+        f"{model}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
+        f"{' with bfloat16' if HAS_BFLOAT16 else ''}{cuda}; {platform.platform()}, "
+        f"Python {platform.python_version()}, torch {torch.__version__}, ffmpeg "
+        f"{imageio_ffmpeg.get_ffmpeg_version()}"
+    )
+
+
+def default_precisions() -> list[str]:
+    """Those that this machine computes in its own instructions."""
+    if choose_device().type == "cuda":
+        return ["float32", "float16"]
+    return ["float32", "bfloat16"] if HAS_BFLOAT16 else ["float32"]
+
+
+def main() -> None:
+    """Print the tables, and save them with all figures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=["long", "mix", "short", "real"])
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--precisions", nargs="+", default=default_precisions())
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--clips", type=Path, default=Path("demo/clips"), help="the real clips")
+    parser.add_argument("--output", type=Path, default=Path("bench"), help="folder for the tables")
+    args = parser.parse_args()
+    real = [path.resolve() for path in fetch_clips(args.clips)]
+    output = args.output.resolve()
+    output.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(args.threads)
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        os.chdir(folder)  # weights are prepared and read here
+        for set_name in args.sets:
+            (folder / set_name).mkdir()
+            videos = SETS[set_name](folder / set_name, real)
+            for kind in args.kinds:
+                rows += compare(set_name, videos, kind, folder, args.precisions, args.threads)
+    facts = f"{machine()}, {args.threads} threads"
+    report = f"{facts}\n\n{as_markdown(rows)}"
+    (output / "speed.md").write_text(report)
+    (output / "speed.json").write_text(json.dumps({"machine": facts, "rows": rows}, indent=1))
+    print(f"\n{report}\nSaved in {output}")
+
+
+if __name__ == "__main__":
+    main()

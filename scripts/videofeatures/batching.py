@@ -1,0 +1,142 @@
+"""Clips to features: batches of one shape across videos, through the network, and back."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from videofeatures.decoding import Clip
+from videofeatures.errors import VideoError
+from videofeatures.gather import Video
+from videofeatures.settings import Settings
+from videofeatures.timing import Timing
+from videofeatures.writer import finish_features
+
+if TYPE_CHECKING:
+    from videofeatures.network import Network
+
+PATIENCE = 8
+"""Batches' worth of clips that may go by while a batch that holds the end of a video waits
+to be filled: a video of a rare shape is written soon after its end, not at the job's."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class _Batch:
+    """Clips of one shape that wait for more.
+
+    Attributes:
+        since: how many clips had come, of any shape, when the first one of these did.
+    """
+
+    since: int
+    clips: list[Clip] = field(default_factory=list)
+
+    @property
+    def holds_an_end(self) -> bool:
+        return any(clip.video.has_ended for clip in self.clips)
+
+
+class Batcher:
+    """Takes clips as they come, and gives videos as they are complete."""
+
+    def __init__(self, network: Network, batch_size: int, settings: Settings, timing: Timing):
+        self.batch_size = batch_size
+        self._network = network
+        self._settings = settings
+        self._timing = timing
+        self._num_clips = 0
+        self._has_warned = False
+        self._batches: dict[tuple[int, ...], _Batch] = {}
+        self._submitted: deque[tuple[list[Clip], Callable[[], np.ndarray]]] = deque()
+
+    def add(self, clip: Clip) -> Iterator[Video]:
+        """Take a clip; yields the videos that are complete by it."""
+        shape = clip.pixels.shape
+        batch = self._batches.setdefault(shape, _Batch(since=self._num_clips))
+        batch.clips.append(clip)
+        self._num_clips += 1
+        if len(batch.clips) >= self.batch_size:
+            yield from self._run(shape)
+            patience = PATIENCE * self.batch_size
+            yield from self._run_ended(lambda batch: self._num_clips - batch.since >= patience)
+
+    def end(self, video: Video) -> Iterator[Video]:
+        """Take the end of a video; yields it if it is complete."""
+        video.has_ended = True
+        yield from _leave([video])
+
+    def flush(self) -> Iterator[Video]:
+        """Compute all that holds the end of a video, as nothing else is there to be done."""
+        yield from self._run_ended(lambda batch: True)
+        with self._timing.computing():
+            videos = self._collect(max_submitted=0)
+        yield from _leave(videos)
+
+    def _run_ended(self, is_due: Callable[[_Batch], bool]) -> Iterator[Video]:
+        for shape in [s for s, b in self._batches.items() if is_due(b) and b.holds_an_end]:
+            yield from self._run(shape)
+
+    def _run(self, shape: tuple[int, ...]) -> Iterator[Video]:
+        # A video that has failed needs no more features.
+        clips = [clip for clip in self._batches.pop(shape).clips if clip.video.error is None]
+        if not clips:
+            return
+        with self._timing.computing():
+            videos = self._submit(clips)
+            videos += self._collect(max_submitted=self._network.max_submitted - 1)
+        yield from _leave(videos)
+
+    def _submit(self, clips: list[Clip]) -> list[Video]:
+        """Give clips to the network, in halves if they are too many; gives those that failed."""
+        try:
+            wait = self._network.submit(np.stack([clip.pixels for clip in clips]))
+        except MemoryError as error:
+            reason = str(error)
+        else:
+            self._submitted.append((clips, wait))
+            return []
+        if len(clips) == 1:
+            video = clips[0].video
+            video.error = VideoError(f"out of memory, even in a batch of one: {reason}")
+            return [video]
+        half = len(clips) // 2
+        if not self._has_warned:
+            logger.warning(
+                "out of memory with a batch of %d: it is halved until it fits (%s)",
+                len(clips),
+                reason,
+            )
+            self._has_warned = True
+        self.batch_size = min(self.batch_size, half)
+        return self._submit(clips[:half]) + self._submit(clips[half:])
+
+    def _collect(self, *, max_submitted: int) -> list[Video]:
+        """Take results until no more than `max_submitted` are awaited; gives their videos."""
+        videos = []
+        while len(self._submitted) > max_submitted:
+            clips, wait = self._submitted.popleft()
+            features = finish_features(
+                wait(),
+                l2_normalize=self._settings.l2_normalize,
+                half_precision=self._settings.half_precision,
+            )
+            for clip, feature in zip(clips, features, strict=True):
+                clip.video.features.put(clip.index, feature)
+            self._timing.num_clips += len(clips)
+            videos += [clip.video for clip in clips]
+        return videos
+
+
+def _leave(videos: Iterable[Video]) -> Iterator[Video]:
+    """Those that are complete, each only once in its life."""
+    for video in videos:
+        if video.is_complete and not video.has_left:
+            video.has_left = True
+            yield video

@@ -1,0 +1,172 @@
+"""Videos to clips: decoder threads, each with one ffmpeg process at a time, feed one queue.
+
+Threads, because all that they do is to wait for ffmpeg and to copy its frames.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from videofeatures.clips import iter_clips
+from videofeatures.gather import Video
+from videofeatures.plan import PendingRow
+from videofeatures.settings import Settings
+from videofeatures.video import iter_frames, probe_video, resized_size
+
+MAX_QUEUED_BYTES = 256 << 20
+"""Pixels that may wait for the network: about 1,000 frames of resnet152, or 450 clips of
+resnext101. Decoding goes on while the network is being loaded, and the network while a
+video is slow to give its next frame."""
+
+
+@dataclass
+class Clip:
+    """One frame or clip: what one row of a feature file is computed from."""
+
+    video: Video
+    index: int
+    pixels: np.ndarray
+
+
+@dataclass
+class End:
+    """A video gives no more clips."""
+
+    video: Video
+
+
+class _PixelQueue(queue.Queue):
+    """A queue whose size is bounded in bytes of pixels: frames differ in size."""
+
+    def _init(self, maxsize: int) -> None:
+        super()._init(maxsize)
+        self._num_bytes = 0
+
+    def _qsize(self) -> int:
+        return self._num_bytes
+
+    def _put(self, event: Clip | End) -> None:
+        super()._put(event)
+        self._num_bytes += _num_bytes(event)
+
+    def _get(self) -> Clip | End:
+        event = super()._get()
+        self._num_bytes -= _num_bytes(event)
+        return event
+
+
+def _num_bytes(event: Clip | End) -> int:
+    # Not 0 for an end: a queue of size 0 is an empty one.
+    return event.pixels.nbytes if isinstance(event, Clip) else 1
+
+
+class Decoders:
+    """Decodes rows in threads and hands out what comes, with one `End` a row.
+
+    Use as a context manager: decoding starts when it is entered; when it is left, all
+    threads and all ffmpeg processes have ended.
+    """
+
+    def __init__(
+        self, rows: Iterable[PendingRow], settings: Settings, *, num_decoders: int, num_threads: int
+    ):
+        """Nothing starts yet.
+
+        Args:
+            num_decoders: videos that are decoded at a time.
+            num_threads: of each ffmpeg process.
+        """
+        self._settings = settings
+        self._num_threads = num_threads
+        self._rows = iter(rows)
+        self._lock = threading.Lock()
+        self._queue = _PixelQueue(MAX_QUEUED_BYTES)
+        self._stopped = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._work, daemon=True) for _ in range(num_decoders)
+        ]
+
+    def __enter__(self) -> Decoders:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        for thread in self._threads:
+            thread.join()
+
+    def get(self, *, block: bool) -> Clip | End:
+        """What came next. `queue.Empty` if nothing is there and `block` is false."""
+        return self._queue.get(block)
+
+    def _work(self) -> None:
+        while not self._stopped.is_set():
+            with self._lock:
+                row = next(self._rows, None)
+            if row is None:
+                return
+            self._decode(Video(row))
+
+    def _decode(self, video: Video) -> None:
+        clips = decode_video(video, self._settings, num_threads=self._num_threads)
+        try:
+            while True:
+                started = time.monotonic()
+                clip = next(clips, None)
+                video.decode_seconds += time.monotonic() - started
+                if clip is None or not self._put(clip):
+                    break
+        except Exception as error:  # whatever it is, it costs one row only
+            video.error = error
+        finally:
+            clips.close()  # ends ffmpeg
+        self._put(End(video))
+
+    def _put(self, event: Clip | End) -> bool:
+        """Wait for room. False if nobody will take it."""
+        while not self._stopped.is_set():
+            if isinstance(event, Clip) and event.video.error is not None:
+                return False
+            try:
+                self._queue.put(event, timeout=1)
+                return True
+            except queue.Full:
+                pass
+        return False
+
+
+def decode_video(video: Video, settings: Settings, *, num_threads: int) -> Iterator[Clip]:
+    """Yield a video's clips, filling in its facts.
+
+    Raises:
+        VideoError: see `probe_video` and `iter_frames`.
+    """
+    backbone = settings.resolve_backbone()
+    path = video.row.video_path
+    try:
+        facts = os.stat(path)
+        video.file_size, video.file_mtime_ns = facts.st_size, facts.st_mtime_ns
+    except OSError:
+        pass  # probing says what is wrong
+    video.metadata = probe_video(path)
+    size = resized_size(video.metadata, backbone.resize_size, square_pixels=settings.square_pixels)
+    frames = iter_frames(
+        path,
+        size,
+        frame_rate=backbone.frame_rate,
+        crop_size=backbone.crop_size,
+        interpolation=settings.interpolation,
+        num_threads=num_threads,
+    )
+    for index, (pixels, num_frames) in enumerate(iter_clips(frames, backbone.num_frames_per_clip)):
+        video.num_frames += num_frames
+        video.num_clips += 1
+        yield Clip(video, index, pixels)
