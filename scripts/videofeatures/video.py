@@ -6,6 +6,7 @@ binary is the one that `imageio-ffmpeg` ships; set `IMAGEIO_FFMPEG_EXE` for anot
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -25,6 +26,11 @@ FFMPEG_LINES = 20
 PIPE_BYTES = 1 << 20
 """Size asked for the pipe from ffmpeg: Linux's limit for a plain user. The default of
 64 KiB makes ffmpeg and Python wait for each other several times a frame."""
+
+EXTRA_NICENESS = 10
+"""How much ffmpeg gives way to the network. Where both share the cores, ffmpeg takes those
+that the network leaves, and the queue between them evens it out: otherwise one thread of a
+convolution waits for the one whose core ffmpeg has, a tenth of the time in all (measured)."""
 
 
 @dataclass(frozen=True)
@@ -189,6 +195,7 @@ def _run(stream: ffmpeg.Stream, size: tuple[int, int], **output_options) -> Iter
     process = command.run_async(
         cmd=imageio_ffmpeg.get_ffmpeg_exe(), pipe_stdout=True, pipe_stderr=True
     )
+    _lower_priority(process.pid)
     lines: deque[str] = deque(maxlen=FFMPEG_LINES)
     # stderr is read all the time: ffmpeg would stop when its pipe is full.
     listener = threading.Thread(target=_listen, args=(process.stderr, lines), daemon=True)
@@ -212,6 +219,11 @@ def _run(stream: ffmpeg.Stream, size: tuple[int, int], **output_options) -> Iter
         listener.join()
         process.stdout.close()
         process.stderr.close()
+
+
+def _lower_priority(pid: int) -> None:
+    niceness = os.getpriority(os.PRIO_PROCESS, 0) + EXTRA_NICENESS
+    os.setpriority(os.PRIO_PROCESS, pid, niceness)  # the kernel stops at 19
 
 
 def _listen(stderr, lines: deque[str]) -> None:
