@@ -1,5 +1,5 @@
 # What each target does, and when to use it, is in README.md.
-.PHONY: env demo test lint bench-memory bench-precision clean
+.PHONY: env demo test lint bench bench-memory clean
 
 PYTHON ?= python3
 PIP_INSTALL = .venv/bin/python -m pip install --disable-pip-version-check --quiet --constraint envs/constraints.txt
@@ -33,13 +33,13 @@ lint: .venv/installed-dev
 	.venv/bin/snakefmt --check Snakefile rules
 	.venv/bin/snakemake --lint --config videos=tests/data/lint.csv results=/nonexistent/results
 
+# Speed beside the original's flow and beside the limits; what each precision costs and gives.
+bench: .venv/installed
+	.venv/bin/python benchmarks/speed.py
+
 # Peak memory for a video of 10 s and one of an hour.
 bench-memory: .venv/installed
 	.venv/bin/python benchmarks/memory.py
 
-# What bfloat16 and float16 cost in the numbers.
-bench-precision: .venv/installed
-	.venv/bin/python benchmarks/precision.py
-
 clean:
-	rm -rf demo .pytest_cache .ruff_cache
+	rm -rf demo bench .pytest_cache .ruff_cache

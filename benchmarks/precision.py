@@ -4,12 +4,14 @@ Random weights would prove nothing: they make all frames look alike. So this tak
 EfficientNet-Lite0 with its ImageNet weights and six frames a second of the demo's clips,
 and compares the features with those of float32: cosine of the features as they are, and
 after the mean of all features is subtracted from each (what tells one frame from another).
+Beside it, what a precision gives: the speed of the two large networks alone, from memory.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +21,21 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 from fetch_clips import fetch_clips
 from videofeatures.backbones import BACKBONES
-from videofeatures.network import DTYPES, Network, choose_device
+from videofeatures.network import (
+    DTYPES,
+    Network,
+    choose_batch_size,
+    choose_device,
+    choose_dtype,
+)
 from videofeatures.video import iter_frames, probe_video, resized_size
 from videofeatures.weights import find_weights, prepare_weights
 
 NAME = "efficientnet_lite0"
 FRAME_RATE = 6
+SHAPES = {"resnet152": (224, 398, 3), "resnext101": (16, 112, 112, 3)}
+SECONDS = 5
+"""How long a network is timed; at least one batch."""
 
 
 def real_frames(clips: Path) -> np.ndarray:
@@ -43,11 +54,24 @@ def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
 
 
-def main() -> None:
-    """Print a table in Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--clips", type=Path, default=Path("demo/clips"))
-    frames = real_frames(parser.parse_args().clips)
+def clips_per_second(name: str, precision: str) -> float:
+    """Speed of a network with random weights, in frames or clips a second."""
+    device = choose_device()
+    dtype = choose_dtype(precision, device)
+    weights_path = prepare_weights(find_weights(name, "random"))
+    network = Network(BACKBONES[name], weights_path, device=device, dtype=dtype)
+    batch = np.zeros((choose_batch_size(device, dtype), *SHAPES[name]), np.uint8)
+    network.features(batch)
+    count, started = 0, time.monotonic()
+    while (seconds := time.monotonic() - started) < SECONDS:
+        network.features(batch)
+        count += len(batch)
+    return count / seconds
+
+
+def measure(clips: Path) -> str:
+    """A table in Markdown. Weights are prepared in the working directory."""
+    frames = real_frames(clips)
     device = choose_device()
     weights_path = prepare_weights(find_weights(NAME, "auto"))
     features = {}
@@ -57,13 +81,26 @@ def main() -> None:
         features[precision] = np.concatenate(batches).astype(np.float64)
     exact = features["float32"]
     mean = exact.mean(axis=0)
-    print(f"{len(frames)} real frames, {NAME}, {device}, torch {torch.__version__}\n")
-    print("| precision | cosine, worst | cosine, mean | centred, worst | centred, mean |")
-    print("|---|---|---|---|---|")
+    lines = [
+        f"{len(frames)} real frames, {NAME}, {device}, torch {torch.__version__}; the networks "
+        "alone, from memory\n",
+        "| precision | cosine, worst | mean | centred, worst | mean | resnet152 frames/s "
+        "| resnext101 clips/s |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for precision, found in features.items():
         raw, centred = cosines(found, exact), cosines(found - mean, exact - mean)
-        figures = (raw.min(), raw.mean(), centred.min(), centred.mean())
-        print(f"| {precision} | " + " | ".join(f"{figure:.5f}" for figure in figures) + " |")
+        figures = [f"{v:.5f}" for v in (raw.min(), raw.mean(), centred.min(), centred.mean())]
+        figures += [f"{clips_per_second(name, precision):.2f}" for name in SHAPES]
+        lines.append(f"| {precision} | {' | '.join(figures)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--clips", type=Path, default=Path("demo/clips"))
+    print(measure(parser.parse_args().clips))
 
 
 if __name__ == "__main__":

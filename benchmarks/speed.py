@@ -35,9 +35,19 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
+from precision import cosines
+from precision import measure as measure_precisions
+
 from fetch_clips import fetch_clips
 from videofeatures.backbones import BACKBONES, Backbone
-from videofeatures.network import Network, choose_batch_size, choose_device, choose_dtype
+from videofeatures.network import (
+    DTYPES,
+    Network,
+    choose_batch_size,
+    choose_device,
+    choose_dtype,
+    is_slow,
+)
 from videofeatures.rows import read_rows
 from videofeatures.video import probe_video, resized_size
 from videofeatures.weights import find_weights, prepare_weights
@@ -46,7 +56,6 @@ ROOT = Path(__file__).parents[1]
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 KINDS = {"2d": "resnet152", "3d": "resnext101"}
 CPU_INFO = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-HAS_BFLOAT16 = "bf16" in CPU_INFO
 
 
 # --- clips
@@ -259,6 +268,15 @@ def count_shapes(csv: Path, backbone: Backbone) -> Counter:
     return shapes
 
 
+def worst_cosine(csv_before: Path, csv: Path) -> float:
+    """Of a feature and the same one before: the same work was done."""
+    pairs = zip(read_rows(csv_before), read_rows(csv), strict=True)
+    return min(
+        cosines(*(np.load(row.feature_path).astype(np.float64) for row in pair)).min()
+        for pair in pairs
+    )
+
+
 # --- the table
 
 
@@ -279,7 +297,8 @@ def compare(
         print(f"{name} {kind} {what} {precision}: {figures['work_seconds']:.1f} s", flush=True)
         return {"set": name, "kind": kind, "what": what, "precision": precision} | figures
 
-    before = run_before(csv_for("before"), KINDS[kind], weights, num_threads)
+    csv_before = csv_for("before")
+    before = run_before(csv_before, KINDS[kind], weights, num_threads)
     rows = [row("before", "float32", before)]
     for precision in precisions:
         csv = csv_for(precision)
@@ -297,6 +316,7 @@ def compare(
             "times_before_with_startup": before["seconds"] / ours["seconds"],
             "times_limit": ours["work_seconds"] / limit,
             "limited_by": max(limits, key=limits.get),
+            "worst_cosine": f"{worst_cosine(csv_before, csv):.6f}",
         }
         rows.append(row("ours", precision, ours))
         rows.append(row("network", precision, network))
@@ -323,6 +343,7 @@ COLUMNS = {
     "times_before_with_startup": "with start-up",
     "times_limit": "times limit",
     "limited_by": "limited by",
+    "worst_cosine": "worst cosine",
 }
 
 
@@ -331,7 +352,9 @@ def as_markdown(rows: list[dict]) -> str:
     keys = [key for key in COLUMNS if any(key in row for row in rows)]
 
     def cell(value: object) -> str:
-        return f"{value:.{0 if value >= 100 else 2}f}" if isinstance(value, float) else str(value)
+        if not isinstance(value, float):
+            return str(value)
+        return f"{value:.0f}" if value >= 100 else f"{value:.2f}"
 
     lines = [[COLUMNS[key] for key in keys], ["---"] * len(keys)]
     lines += [[cell(row.get(key, "")) for key in keys] for row in rows]
@@ -348,17 +371,18 @@ def machine() -> str:
     cuda = f", {torch.cuda.get_device_name()}" if device.type == "cuda" else ""
     return (
         f"{model}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
-        f"{' with bfloat16' if HAS_BFLOAT16 else ''}{cuda}; {platform.platform()}, "
+        f"{cuda}; {platform.platform()}, "
         f"Python {platform.python_version()}, torch {torch.__version__}, ffmpeg "
         f"{imageio_ffmpeg.get_ffmpeg_version()}"
     )
 
 
 def default_precisions() -> list[str]:
-    """Those that this machine computes in its own instructions."""
-    if choose_device().type == "cuda":
+    """float32, and what this device computes faster."""
+    device = choose_device()
+    if device.type == "cuda":
         return ["float32", "float16"]
-    return ["float32", "bfloat16"] if HAS_BFLOAT16 else ["float32"]
+    return ["float32"] if is_slow(DTYPES["bfloat16"], device) else ["float32", "bfloat16"]
 
 
 def main() -> None:
@@ -367,6 +391,9 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", choices=SETS, default=["long", "mix", "short", "real"])
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--precisions", nargs="+", default=default_precisions())
+    parser.add_argument(
+        "--cosines", action=argparse.BooleanOptionalAction, default=True, help="of the precisions"
+    )
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--clips", type=Path, default=Path("demo/clips"), help="the real clips")
     parser.add_argument("--output", type=Path, default=Path("bench"), help="folder for the tables")
@@ -384,8 +411,9 @@ def main() -> None:
             videos = SETS[set_name](folder / set_name, real)
             for kind in args.kinds:
                 rows += compare(set_name, videos, kind, folder, args.precisions, args.threads)
+        table = measure_precisions(real[0].parent) if args.cosines else ""
     facts = f"{machine()}, {args.threads} threads"
-    report = f"{facts}\n\n{as_markdown(rows)}"
+    report = f"{facts}\n\n{as_markdown(rows)}\n{table}\n"
     (output / "speed.md").write_text(report)
     (output / "speed.json").write_text(json.dumps({"machine": facts, "rows": rows}, indent=1))
     print(f"\n{report}\nSaved in {output}")

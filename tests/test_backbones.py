@@ -8,7 +8,7 @@ import torch
 
 from conftest import ROOT, seeded_state
 from videofeatures.backbones import BACKBONES
-from videofeatures.network import Network, choose_dtype
+from videofeatures.network import Network, choose_dtype, is_slow
 from videofeatures.weights import load_network
 
 CPU = torch.device("cpu")
@@ -28,6 +28,27 @@ def test_data_of_a_backbone_fit_its_network(name, tmp_path):
     assert features.dtype == np.float32
     assert np.isfinite(features).all()
     assert not np.allclose(features[0], features[1], rtol=1e-4)
+
+
+def test_resnet152_is_torchvision_s():
+    from torchvision.models import resnet152
+
+    theirs = resnet152().eval()
+    theirs.load_state_dict(seeded_state("resnet152"), strict=True)
+    ours = BACKBONES["resnet152"].build().eval()
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    images = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        torch.testing.assert_close(ours(images), theirs(images), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_batch_normalisation_is_part_of_the_convolutions(name, seeded_weights, real_weights):
+    path = (seeded_weights | {"efficientnet_lite0": real_weights})[name]
+    network = Network(BACKBONES[name], path, device=CPU, dtype=torch.float32)
+    kinds = [type(module).__name__ for module in network.module.modules()]
+    # efficientnet-lite-pytorch has its own kind of convolution, which torch does not fold.
+    assert any(kind.startswith("BatchNorm") for kind in kinds) == (name == "efficientnet_lite0")
 
 
 def test_resnext101_has_the_layers_of_the_published_file():
@@ -122,3 +143,18 @@ def test_golden_files_say_where_they_come_from():
     names = [path.name for path in (ROOT / "tests" / "golden").glob("*.npz")]
     assert len(names) == 2
     assert all(f"`{name}`" in document for name in names)
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "slow"),
+    [
+        ("flags : fma avx2 f16c", {torch.bfloat16, torch.float16}),
+        ("flags : avx2 avx512_bf16", {torch.float16}),
+        ("Features : asimdhp bf16", set()),
+    ],
+)
+def test_a_precision_without_instructions_is_known(cpuinfo, slow, monkeypatch):
+    monkeypatch.setattr("pathlib.Path.read_text", lambda path: cpuinfo)
+    dtypes = (torch.float32, torch.bfloat16, torch.float16)
+    assert {dtype for dtype in dtypes if is_slow(dtype, CPU)} == slow
+    assert not any(is_slow(dtype, torch.device("cuda")) for dtype in dtypes)

@@ -14,6 +14,10 @@ import yaml
 
 import extract
 from conftest import ROOT, make_clip, seeded_state, start_session, write_csv
+from videofeatures import plan
+from videofeatures.jobs import Job, job_path, write_job
+from videofeatures.plan import PendingRow
+from videofeatures.settings import Settings
 
 
 def run(folder: Path, *arguments: object) -> subprocess.CompletedProcess:
@@ -114,6 +118,30 @@ def test_nothing_to_do_costs_no_torch(tmp_path, rows):
     environment = {"PYTHONPATH": str(ROOT / "scripts")}
     command = [sys.executable, "-c", code]
     assert subprocess.run(command, cwd=tmp_path, env=environment).returncode == 0
+
+
+def test_a_job_whose_rows_are_done_by_now_costs_no_torch(tmp_path, rows):
+    pending = tuple(PendingRow(video, feature, False, plan.MISSING) for video, feature in rows)
+    job = Job("extract_test", Settings(), "weights-00000000.pth", str(tmp_path), pending)
+    write_job(job)
+    for _, feature in rows:
+        (tmp_path / feature).parent.mkdir(exist_ok=True)
+        (tmp_path / feature).write_text("somebody else's")
+    code = (
+        "import sys, extract;"
+        "status = extract.main(['--job', sys.argv[1]]);"
+        "sys.exit(status or ('torch' in sys.modules))"
+    )
+    command = [sys.executable, "-c", code, job_path(tmp_path, job.name)]
+    result = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT / "scripts")},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    assert f"{len(rows)} rows were done by others meanwhile" in result.stderr
 
 
 def test_the_log_has_the_messages_and_the_terminal_too(tmp_path, rows):

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from conftest import ROOT, make_clip, write_csv
-from videofeatures import decoding, plan
+from videofeatures import decoding, pipeline, plan
 from videofeatures.backbones import BACKBONES
 from videofeatures.jobs import Job
 from videofeatures.pipeline import extract_rows
@@ -345,6 +345,98 @@ def test_a_stale_file_that_cannot_be_removed_stays_stale(tmp_path, real_clips, r
         subprocess.run(["chattr", "-i", path], check=True)
     assert path.read_text() == "old"
     assert str(path) not in read_records(tmp_path / "results").last
+
+
+def test_videos_are_decoded_while_the_network_is_loaded(tmp_path, real_weights, monkeypatch):
+    video = make_clip(tmp_path / "a.mp4", seconds=2)
+    decoded = threading.Event()
+    real_decode_video, real_load_network = decoding.decode_video, pipeline._load_network
+
+    def decode_video(*args, **options):
+        for clip in real_decode_video(*args, **options):
+            decoded.set()
+            yield clip
+
+    def load_network(*args):
+        assert decoded.wait(60)
+        return real_load_network(*args)
+
+    monkeypatch.setattr(decoding, "decode_video", decode_video)
+    monkeypatch.setattr(pipeline, "_load_network", load_network)
+    settings = Settings(backbone="efficientnet_lite0")
+    assert extract([video], tmp_path, settings, real_weights)[0] == 0
+
+
+def test_decoders_stop_when_enough_is_waiting(tmp_path, monkeypatch):
+    videos = [make_clip(tmp_path / f"{k}.mp4", seconds=8, size="64x64") for k in range(2)]
+    frame_bytes = 224 * 224 * 3
+    monkeypatch.setattr(decoding, "MAX_QUEUED_BYTES", 2.5 * frame_bytes)
+    rows = [PendingRow(str(v), f"{v}.npy", False, plan.MISSING) for v in videos]
+    settings = Settings(backbone="efficientnet_lite0")
+    seen = []
+    with decoding.Decoders(rows, settings, num_decoders=2, num_threads=1) as decoders:
+        while len(seen) < 16 + 2:
+            # Three frames pass the bound; one more waits in each of the two threads.
+            decoded = sum(video.num_clips for video in {e.video for e in seen})
+            taken = sum(isinstance(event, decoding.Clip) for event in seen)
+            assert decoded - taken <= 3 + 2
+            seen.append(decoders.get(block=True))
+            if len(seen) == 1:
+                time.sleep(1)  # they could do all of it in that time
+    assert sum(isinstance(event, decoding.End) for event in seen) == 2
+
+
+def test_a_job_says_where_its_time_went(tmp_path, real_clips, real_weights, caplog):
+    caplog.set_level("INFO")
+    videos = [real_clips["bikes"], tmp_path / "missing.mp4"]
+    extract(videos, tmp_path, Settings(backbone="efficientnet_lite0"), real_weights)
+    (path,) = (tmp_path / "results" / "records").iterdir()
+    entries = [json.loads(line) for line in path.read_text().splitlines()]
+    end, (done,) = entries[-1], [e for e in entries if e["status"] == "done"]
+    assert end["status"] == "end"
+    assert (end["num_clips"], end["video_seconds"], end["batch_size"]) == (10, 10.0, 2)
+    assert done["decode_seconds"] > 0
+    assert done["compute_seconds"] == pytest.approx(end["compute_seconds"], abs=0.01)
+    assert end["started_time"] < end["first_batch_time"] < end["time"]
+    assert 0 < end["compute_seconds"] + end["idle_seconds"] < end["seconds"]
+    assert end["decode_cpu_seconds"] > 0
+    assert end["compute_cpu_seconds"] > 0
+    assert "10 s of video in" in caplog.text
+
+
+LIMITED = """
+import resource, sys, torch
+import videofeatures.network, videofeatures.video
+size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (size + int(sys.argv.pop(1)),) * 2)
+import extract
+sys.exit(extract.main(sys.argv[1:]))
+"""
+
+
+def test_a_batch_that_is_too_large_for_the_memory_is_halved(tmp_path, real_clips):
+    write_csv(tmp_path / "a.csv", [(real_clips["bikes"], "limited.npy")])
+    write_csv(tmp_path / "b.csv", [(real_clips["bikes"], "free.npy")])
+    options = ["--backbone", "efficientnet_lite0", "--frame_rate", "10", "--threads", "1"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "scripts")}
+
+    def run(csv: str, *limit: str, batch_size: int) -> str:
+        command = [sys.executable, *limit, "--csv", csv, *options]
+        return subprocess.run(
+            [*map(str, command), "--batch_size", str(batch_size)],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stderr
+
+    run("b.csv", ROOT / "scripts" / "extract.py", batch_size=2)
+    log = run("a.csv", "-c", LIMITED, 900 << 20, batch_size=100)
+    assert log.count("out of memory with a batch of 100: it is halved until it fits") == 1
+    limited, free = np.load(tmp_path / "limited.npy"), np.load(tmp_path / "free.npy")
+    assert len(limited) == 100
+    assert_alike(limited, free)
 
 
 PEAK = """

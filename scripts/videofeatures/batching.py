@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from videofeatures.network import Network
 
 PATIENCE = 8
-"""Batches' worth of clips that may go by while a batch that holds the end of a video waits
-to be filled: a video of a rare shape is written soon after its end, not at the job's."""
+"""Batches' worth of clips, of all shapes, that may come while a batch waits to be filled. So a
+video of a rare shape is written soon after its end, whatever the others do, and what waits
+here takes a bounded amount of memory."""
 
 logger = logging.getLogger(__name__)
 
@@ -32,15 +33,11 @@ class _Batch:
     """Clips of one shape that wait for more.
 
     Attributes:
-        since: how many clips had come, of any shape, when the first one of these did.
+        number: how many clips had come, of any shape, when the first one of these did.
     """
 
-    since: int
+    number: int
     clips: list[Clip] = field(default_factory=list)
-
-    @property
-    def holds_an_end(self) -> bool:
-        return any(clip.video.has_ended for clip in self.clips)
 
 
 class Batcher:
@@ -53,19 +50,23 @@ class Batcher:
         self._timing = timing
         self._num_clips = 0
         self._has_warned = False
-        self._batches: dict[tuple[int, ...], _Batch] = {}
+        self._waiting: dict[tuple[int, ...], _Batch] = {}
         self._submitted: deque[tuple[list[Clip], Callable[[], np.ndarray]]] = deque()
 
     def add(self, clip: Clip) -> Iterator[Video]:
         """Take a clip; yields the videos that are complete by it."""
         shape = clip.pixels.shape
-        batch = self._batches.setdefault(shape, _Batch(since=self._num_clips))
+        batch = self._waiting.setdefault(shape, _Batch(self._num_clips))
         batch.clips.append(clip)
         self._num_clips += 1
         if len(batch.clips) >= self.batch_size:
             yield from self._run(shape)
-            patience = PATIENCE * self.batch_size
-            yield from self._run_ended(lambda batch: self._num_clips - batch.since >= patience)
+        oldest = next(iter(self._waiting), None)  # a dict keeps the order of insertion
+        if oldest and self._is_overdue(self._waiting[oldest]):
+            yield from self._run(oldest)
+
+    def _is_overdue(self, batch: _Batch) -> bool:
+        return self._num_clips - batch.number >= PATIENCE * self.batch_size
 
     def end(self, video: Video) -> Iterator[Video]:
         """Take the end of a video; yields it if it is complete."""
@@ -73,24 +74,26 @@ class Batcher:
         yield from _leave([video])
 
     def flush(self) -> Iterator[Video]:
-        """Compute all that holds the end of a video, as nothing else is there to be done."""
-        yield from self._run_ended(lambda batch: True)
-        with self._timing.computing():
-            videos = self._collect(max_submitted=0)
-        yield from _leave(videos)
-
-    def _run_ended(self, is_due: Callable[[_Batch], bool]) -> Iterator[Video]:
-        for shape in [s for s, b in self._batches.items() if is_due(b) and b.holds_an_end]:
-            yield from self._run(shape)
+        """Compute all that holds the end of a video: call it when no clip is to be had."""
+        for shape, batch in list(self._waiting.items()):
+            if any(clip.video.has_ended for clip in batch.clips):
+                yield from self._run(shape)
+        yield from self._compute([], max_submitted=0)
 
     def _run(self, shape: tuple[int, ...]) -> Iterator[Video]:
         # A video that has failed needs no more features.
-        clips = [clip for clip in self._batches.pop(shape).clips if clip.video.error is None]
-        if not clips:
+        clips = [clip for clip in self._waiting.pop(shape).clips if clip.video.error is None]
+        yield from self._compute(clips, max_submitted=self._network.max_submitted - 1)
+
+    def _compute(self, clips: list[Clip], *, max_submitted: int) -> Iterator[Video]:
+        if not clips and not self._submitted:
             return
+        before = self._timing.compute_seconds
         with self._timing.computing():
-            videos = self._submit(clips)
-            videos += self._collect(max_submitted=self._network.max_submitted - 1)
+            videos = self._submit(clips) if clips else []
+            videos += self._collect(max_submitted=max_submitted)
+        for video in videos:
+            video.compute_seconds += (self._timing.compute_seconds - before) / len(videos)
         yield from _leave(videos)
 
     def _submit(self, clips: list[Clip]) -> list[Video]:

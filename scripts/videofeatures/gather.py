@@ -39,10 +39,18 @@ class GrowingArray:
         return self._num_rows
 
     def take(self, num_rows: int) -> np.ndarray:
-        """All rows in order, (num_rows, length). AssertionError if one is missing."""
+        """All rows in order, (num_rows, length), which empties this.
+
+        Raises:
+            AssertionError: a row is missing.
+        """
         if num_rows != self._num_rows:
             raise AssertionError(f"{self._num_rows} features of {num_rows} clips")
-        return np.concatenate(self._blocks)[:num_rows]
+        rows = np.empty((num_rows, self._blocks[0].shape[1]), self._blocks[0].dtype)
+        for start in range(0, num_rows, ROWS_PER_BLOCK):
+            # Each block is freed when it is copied, so that the rows are there only once.
+            rows[start : start + ROWS_PER_BLOCK] = self._blocks.pop(0)[: num_rows - start]
+        return rows
 
 
 @dataclass(eq=False)

@@ -99,6 +99,7 @@ def _load_network(job: Job, num_threads: int) -> tuple[Network, int]:
             choose_batch_size,
             choose_device,
             choose_dtype,
+            is_slow,
         )
 
         torch.set_num_threads(num_threads)
