@@ -106,6 +106,11 @@ def _load_network(job: Job, num_threads: int) -> tuple[Network, int]:
         settings = job.settings
         device = choose_device()
         dtype = choose_dtype(settings.precision, device)
+        if is_slow(dtype, device):
+            logger.warning(
+                "this CPU has no instructions for %s: it will be much slower than float32",
+                settings.precision,
+            )
         network = Network(settings.resolve_backbone(), job.weights_path, device=device, dtype=dtype)
         return network, settings.batch_size or choose_batch_size(device, dtype)
     finally:
