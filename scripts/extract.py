@@ -52,6 +52,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     numbers.add_argument("--crop_size", type=int, help="centre crop in pixels, 0 for none")
     numbers.add_argument("--interpolation", default="bilinear", help="of ffmpeg's scaler")
     numbers.add_argument("--square_pixels", type=_switch, default=True, help="proportions (1)")
+    numbers.add_argument("--hwaccel", default="none", help="device that ffmpeg decodes on")
 
     speed = parser.add_argument_group("options that change the speed")
     speed.add_argument("--batch_size", type=int, help="frames or clips in one forward pass")

@@ -23,6 +23,7 @@ OTHER_VALUES = {
     "crop_size": 200,
     "interpolation": "bicubic",
     "square_pixels": False,
+    "hwaccel": "auto",
     "precision": "float32",
     "l2_normalize": False,
     "half_precision": False,

@@ -194,6 +194,18 @@ def test_the_scaler_does_what_it_is_asked(real_clips):
     assert sharpness["bilinear"] < sharpness["bicubic"] < sharpness["lanczos"]
 
 
+def test_decoding_on_a_device_is_asked_of_ffmpeg(real_clips):
+    path = str(real_clips["bikes"])
+    plain, auto = (
+        list(iter_frames(path, (527, 224), frame_rate=1, hwaccel=device))
+        for device in ("none", "auto")
+    )
+    # Where there is no device, `auto` is the CPU; a device may differ by rounding.
+    np.testing.assert_allclose(np.stack(auto).astype(int), np.stack(plain), atol=3)
+    with pytest.raises(VideoError, match="nonsense"):
+        list(iter_frames(path, (527, 224), frame_rate=1, hwaccel="nonsense"))
+
+
 def test_frames_are_those_of_a_plain_ffmpeg_command(real_clips):
     import imageio_ffmpeg
 

@@ -164,6 +164,7 @@ def decode_video(video: Video, settings: Settings, *, num_threads: int) -> Itera
         frame_rate=backbone.frame_rate,
         crop_size=backbone.crop_size,
         interpolation=settings.interpolation,
+        hwaccel=settings.hwaccel,
         num_threads=num_threads,
     )
     for index, (pixels, num_frames) in enumerate(iter_clips(frames, backbone.num_frames_per_clip)):

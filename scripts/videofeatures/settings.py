@@ -34,6 +34,7 @@ class Settings:
     crop_size: int | None = None
     interpolation: str = "bilinear"
     square_pixels: bool = True
+    hwaccel: str = "none"
     precision: str = "auto"
     l2_normalize: bool = True
     half_precision: bool = True

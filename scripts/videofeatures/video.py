@@ -139,6 +139,7 @@ def iter_frames(
     frame_rate: float,
     crop_size: int = 0,
     interpolation: str = "bilinear",
+    hwaccel: str = "none",
     num_threads: int = 1,
 ) -> Iterator[np.ndarray]:
     """Stream a video's frames at a constant rate, each (height, width, 3), uint8, RGB.
@@ -152,13 +153,15 @@ def iter_frames(
         crop_size: side of the centre crop; 0 for none.
         interpolation: of ffmpeg's scaler. Always given to it: its default changed from
             bilinear to bicubic with version 5.
+        hwaccel: device that ffmpeg decodes on, as its option `-hwaccel`.
         num_threads: threads of the decoder.
 
     Raises:
         VideoError: ffmpeg failed, or gave no frame.
     """
     # Capital V leaves cover art out.
-    video = ffmpeg.input(_url(path), threads=num_threads)["V:0"]
+    options = {"threads": num_threads} | ({"hwaccel": hwaccel} if hwaccel != "none" else {})
+    video = ffmpeg.input(_url(path), **options)["V:0"]
 
     def run(stream: ffmpeg.Stream, **output_options) -> Iterator[np.ndarray]:
         stream = _resize_and_crop(stream, size, crop_size, interpolation)
