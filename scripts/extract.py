@@ -57,6 +57,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     speed = parser.add_argument_group("options that change the speed")
     speed.add_argument("--batch_size", type=int, help="frames or clips in one forward pass")
     speed.add_argument("--decoders", "--num_decoding_thread", type=int, help="videos at a time")
+    speed.add_argument("--skip_unused", type=_switch, default=False, help="decode less (0)")
     return parser.parse_args(arguments)
 
 

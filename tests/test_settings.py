@@ -29,6 +29,7 @@ OTHER_VALUES = {
     "half_precision": False,
     "batch_size": 3,
     "decoders": 3,
+    "skip_unused": True,
 }
 
 

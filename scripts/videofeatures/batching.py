@@ -20,7 +20,7 @@ from videofeatures.writer import finish_features
 if TYPE_CHECKING:
     from videofeatures.network import Network
 
-PATIENCE = 8
+PATIENCE = 4
 """Batches' worth of clips, of all shapes, that may come while a batch waits to be filled. So a
 video of a rare shape is written soon after its end, whatever the others do, and what waits
 here takes a bounded amount of memory."""

@@ -18,6 +18,7 @@ from videofeatures.clips import iter_clips
 from videofeatures.gather import Video
 from videofeatures.plan import PendingRow
 from videofeatures.settings import Settings
+from videofeatures.skipping import skip_filter
 from videofeatures.video import iter_frames, probe_video, resized_size
 
 MAX_QUEUED_BYTES = 256 << 20
@@ -165,6 +166,7 @@ def decode_video(video: Video, settings: Settings, *, num_threads: int) -> Itera
         crop_size=backbone.crop_size,
         interpolation=settings.interpolation,
         hwaccel=settings.hwaccel,
+        packet_filter=skip_filter(path, backbone.frame_rate) if settings.skip_unused else None,
         num_threads=num_threads,
     )
     for index, (pixels, num_frames) in enumerate(iter_clips(frames, backbone.num_frames_per_clip)):

@@ -16,7 +16,7 @@ NUMERICS_VERSION = 1
 
 SCHEMA_PATH = Path(__file__).parents[2] / "config" / "schema.yaml"
 
-SPEED_KEYS = ("batch_size", "decoders")
+SPEED_KEYS = ("batch_size", "decoders", "skip_unused")
 """Settings that change how fast features are made, and not the features."""
 
 
@@ -40,6 +40,7 @@ class Settings:
     half_precision: bool = True
     batch_size: int | None = None
     decoders: int | None = None
+    skip_unused: bool = False
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Settings:

@@ -62,15 +62,10 @@ def probe_video(path: str) -> VideoMetadata:
     try:
         with open(path, "rb"):
             pass
-        with av.open(_url(path), metadata_errors="replace") as container:
-            streams = [
-                stream
-                for stream in container.streams.video
-                if not stream.disposition & av.stream.Disposition.attached_pic
-            ]
-            if not streams:
+        with av.open(file_url(path), metadata_errors="replace") as container:
+            stream = first_video_stream(container)
+            if stream is None:
                 raise VideoError("no video stream")
-            stream = streams[0]
             stream.codec_context.thread_count = 1
             frame = _first_frame(container, stream)
             if frame is None:
@@ -96,6 +91,12 @@ def probe_video(path: str) -> VideoMetadata:
         raise VideoError(error.strerror or str(error)) from None
 
 
+def first_video_stream(container: av.container.InputContainer) -> av.VideoStream | None:
+    """What ffmpeg calls `V:0`: the first video stream that is not cover art."""
+    cover = av.stream.Disposition.attached_pic
+    return next((s for s in container.streams.video if not s.disposition & cover), None)
+
+
 def _first_frame(container: av.container.InputContainer, stream: av.VideoStream):
     for packet in container.demux(stream):
         try:
@@ -110,7 +111,7 @@ def _log_of(error: av.FFmpegError) -> list[str]:
     return [error.log[2].strip()] if error.log else []
 
 
-def _url(path: str) -> str:
+def file_url(path: str) -> str:
     """The path as ffmpeg takes it literally, whatever is in it (`-`, `:`, `%d`)."""
     return f"file:{path}"
 
@@ -140,6 +141,7 @@ def iter_frames(
     crop_size: int = 0,
     interpolation: str = "bilinear",
     hwaccel: str = "none",
+    packet_filter: str | None = None,
     num_threads: int = 1,
 ) -> Iterator[np.ndarray]:
     """Stream a video's frames at a constant rate, each (height, width, 3), uint8, RGB.
@@ -154,14 +156,19 @@ def iter_frames(
         interpolation: of ffmpeg's scaler. Always given to it: its default changed from
             bilinear to bicubic with version 5.
         hwaccel: device that ffmpeg decodes on, as its option `-hwaccel`.
+        packet_filter: bitstream filter between the file and the decoder, of `skip_filter`.
         num_threads: threads of the decoder.
 
     Raises:
         VideoError: ffmpeg failed, or gave no frame.
     """
     # Capital V leaves cover art out.
-    options = {"threads": num_threads} | ({"hwaccel": hwaccel} if hwaccel != "none" else {})
-    video = ffmpeg.input(_url(path), **options)["V:0"]
+    options = {"threads": num_threads}
+    if hwaccel != "none":
+        options["hwaccel"] = hwaccel
+    if packet_filter is not None:
+        options["bsf:V:0"] = packet_filter
+    video = ffmpeg.input(file_url(path), **options)["V:0"]
 
     def run(stream: ffmpeg.Stream, **output_options) -> Iterator[np.ndarray]:
         stream = _resize_and_crop(stream, size, crop_size, interpolation)
