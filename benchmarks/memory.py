@@ -1,4 +1,4 @@
-"""Peak memory of an extraction, ffmpeg included, for a video of 10 s and one of an hour."""
+"""Peak memory of an extraction, ffmpeg included: short and long, small and large videos."""
 
 from __future__ import annotations
 
@@ -13,15 +13,23 @@ import imageio_ffmpeg
 import psutil
 
 ROOT = Path(__file__).parents[1]
-SECONDS = (10, 3600)
 SAMPLING_SECONDS = 0.05
 
+# What a case shows, seconds of video, its size, its frames a second, options of the extraction.
+CASES = [
+    ("720p, 10 s", 10, "1280x720", 25, []),
+    ("720p, 1 hour", 3600, "1280x720", 25, []),
+    ("4K, 10 s", 10, "3840x2160", 25, []),
+    # Small frames, so that 36,000 of them are computed in minutes.
+    ("64x64, 10 hours", 36000, "64x64", 2, ["--resize_size", "32", "--crop_size", "32"]),
+]
 
-def make_clip(path: Path, seconds: int) -> None:
-    """A 1280×720 clip of 10 s, repeated without being encoded again."""
+
+def make_clip(path: Path, seconds: int, size: str, rate: int) -> None:
+    """A clip of 10 s, repeated without being encoded again."""
     ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-nostdin", "-y"]
     unit = path.with_name("unit.mp4")
-    source = ["-f", "lavfi", "-i", "testsrc2=s=1280x720:r=25:d=10"]
+    source = ["-f", "lavfi", "-i", f"testsrc2=s={size}:r={rate}:d=10"]
     subprocess.run([*ffmpeg, *source, "-c:v", "libx264", "-preset", "veryfast", unit], check=True)
     repeat = ["-stream_loop", str(seconds // 10 - 1), "-i", unit, "-c", "copy", path]
     subprocess.run([*ffmpeg, *map(str, repeat)], check=True)
@@ -48,21 +56,23 @@ def peak_memory_mb(command: list[str], folder: Path) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Print a line for each length."""
+    """Print a line for each case."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backbone", default="efficientnet_lite0")
     parser.add_argument("--weights", default="auto")
+    parser.add_argument("--videos", type=int, default=1, help="copies that one job decodes at once")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for seconds in SECONDS:
-            make_clip(folder / f"{seconds}.mp4", seconds)
-            text = f"video_path,feature_path\n{seconds}.mp4,{seconds}.npy\n"
-            (folder / f"{seconds}.csv").write_text(text)
-            command = [sys.executable, str(ROOT / "scripts" / "extract.py")]
-            command += ["--csv", f"{seconds}.csv", "--backbone", args.backbone]
-            peak_mb, took = peak_memory_mb([*command, "--weights", args.weights], folder)
-            print(f"{seconds:5} s of 1280x720: {peak_mb:6.0f} MB at most, {took:.0f} s", flush=True)
+    for name, seconds, size, rate, options in CASES:
+        with tempfile.TemporaryDirectory() as folder_name:
+            folder = Path(folder_name)
+            make_clip(folder / "a.mp4", seconds, size, rate)
+            rows = "".join(f"a.mp4,{k}.npy\n" for k in range(args.videos))
+            (folder / "a.csv").write_text(f"video_path,feature_path\n{rows}")
+            command = [sys.executable, str(ROOT / "scripts" / "extract.py"), "--csv", "a.csv"]
+            command += ["--backbone", args.backbone, "--weights", args.weights]
+            command += ["--decoders", str(args.videos), *options]
+            peak_mb, took = peak_memory_mb(command, folder)
+            print(f"{name:16} {peak_mb:6.0f} MB at most, {took:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ For each set of clips and each kind of features, side by side in one run:
 Work is what a process takes after its start-up, which ends with the loaded network (before)
 or with the first batch (ours, which decodes while it loads). The limit is what the work
 cannot be shorter than: on a CPU, the CPU time of both limits over the cores; with CUDA, the
-longer of the two.
+longer of the two. The last word on a network is what a product of matrices reaches on the
+same device: where `GFLOP/s` comes near `matmul GFLOP/s`, nothing is left to be won.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ import imageio_ffmpeg
 import numpy as np
 import psutil
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
@@ -240,11 +242,32 @@ def run_network(shapes: Counter, backbone: Backbone, weights: Path, precision: s
         submitted.popleft()()
     seconds, after = time.monotonic() - started, os.times()
     cpu = after.user - before.user + after.system - before.system
+    flops = sum(count_flops(network, shape) * count for shape, count in shapes.items())
     return {
         "work_seconds": seconds,
         "features_per_second": shapes.total() / seconds,
         "cpu_seconds": cpu,
+        "gflops": flops / seconds / 1e9,
+        "matmul_gflops": matmul_gflops(network),
     }
+
+
+def count_flops(network: Network, shape: tuple[int, ...]) -> int:
+    """Floating-point operations of one frame or clip; a multiplication and an addition are two."""
+    with FlopCounterMode(display=False) as counter:
+        network.features(np.zeros((1, *shape), np.uint8))
+    return counter.get_total_flops()
+
+
+def matmul_gflops(network: Network) -> float:
+    """What the device does at best: products of matrices of 2048×2048, in the same dtype."""
+    matrix = torch.rand(2048, 2048, device=network.device).to(network.dtype)
+    rates = []
+    for _ in range(10):
+        started = time.monotonic()
+        (matrix @ matrix)[0, 0].item()
+        rates.append(2 * 2048**3 / (time.monotonic() - started) / 1e9)
+    return max(rates)
 
 
 def load(backbone: Backbone, weights: Path, precision: str) -> tuple[Network, int]:
@@ -335,6 +358,8 @@ COLUMNS = {
     "features_per_second": "features/s",
     "video_seconds_per_second": "video s/s",
     "cpu_seconds": "CPU s",
+    "gflops": "GFLOP/s",
+    "matmul_gflops": "matmul GFLOP/s",
     "decode_cpu_seconds": "decode CPU s",
     "compute_seconds": "compute s",
     "idle_seconds": "idle s",

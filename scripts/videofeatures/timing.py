@@ -6,7 +6,6 @@ import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -16,40 +15,33 @@ def cpu_seconds(who: int) -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-@dataclass
 class Timing:
-    """Seconds of one job; starts when it is made.
+    """Seconds of one job; counts from when it is made.
 
     Attributes:
         first_batch_time: when the first batch went into the network, in seconds since the
             epoch; None before.
         compute_seconds: in the network, with what prepares its input and takes its output.
         idle_seconds: that the network waited for decoders, after the first batch.
-        decode_cpu_seconds: of all ffmpeg processes that have ended.
-        compute_cpu_seconds: of this process after the first batch began, all threads.
         num_clips: frames or clips that went through the network.
         video_seconds: length of the videos that are done, as their headers say.
     """
 
-    first_batch_time: float | None = None
-    compute_seconds: float = 0.0
-    idle_seconds: float = 0.0
-    num_clips: int = 0
-    video_seconds: float = 0.0
-    started_time: float = field(default_factory=time.time)
-    startup_cpu_seconds: float = 0.0
-
-    @property
-    def startup_seconds(self) -> float:
-        """From the start of decoding to the first batch."""
-        return (self.first_batch_time or time.time()) - self.started_time
+    def __init__(self) -> None:
+        self.started_time = time.time()
+        self.first_batch_time: float | None = None
+        self.compute_seconds = 0.0
+        self.idle_seconds = 0.0
+        self.num_clips = 0
+        self.video_seconds = 0.0
+        self._startup_cpu_seconds = 0.0
 
     @contextmanager
     def computing(self) -> Iterator[None]:
         """Count what is inside as compute."""
         if self.first_batch_time is None:
             self.first_batch_time = time.time()
-            self.startup_cpu_seconds = cpu_seconds(resource.RUSAGE_SELF)
+            self._startup_cpu_seconds = cpu_seconds(resource.RUSAGE_SELF)
         started = time.monotonic()
         yield
         self.compute_seconds += time.monotonic() - started
@@ -63,25 +55,38 @@ class Timing:
             self.idle_seconds += time.monotonic() - started
 
     def summary(self) -> dict[str, Any]:
-        """All of it, and the process's CPU time and peak memory, for the records."""
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        compute_cpu = cpu_seconds(resource.RUSAGE_SELF) - self.startup_cpu_seconds
-        figures = asdict(self) | {
-            "seconds": time.time() - self.started_time,
-            "startup_seconds": self.startup_seconds,
+        """All figures, for the records.
+
+        Beside the attributes: `seconds` in all; `startup_seconds`, until the first batch;
+        `decode_cpu_seconds` of all ffmpeg processes; `compute_cpu_seconds` of this process
+        from the first batch on, all threads; `peak_memory_mb` of this process.
+        """
+        now = time.time()
+        own_cpu_seconds = cpu_seconds(resource.RUSAGE_SELF)
+        figures = {
+            "seconds": now - self.started_time,
+            "startup_seconds": (self.first_batch_time or now) - self.started_time,
+            "compute_seconds": self.compute_seconds,
+            "idle_seconds": self.idle_seconds,
             "decode_cpu_seconds": cpu_seconds(resource.RUSAGE_CHILDREN),
-            "compute_cpu_seconds": compute_cpu,
-            "peak_memory_mb": peak,
+            "compute_cpu_seconds": own_cpu_seconds - self._startup_cpu_seconds,
+            "video_seconds": self.video_seconds,
+            "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         }
-        return {name: value and round(value, 3) for name, value in figures.items()}
+        return {
+            "started_time": self.started_time,
+            "first_batch_time": self.first_batch_time,
+            "num_clips": self.num_clips,
+            **{name: round(value, 3) for name, value in figures.items()},
+        }
 
     def __str__(self) -> str:
         found = self.summary()
-        seconds = max(found["seconds"] - found["startup_seconds"], 1e-3)
+        rate = self.video_seconds / max(found["seconds"], 1e-3)
         limit = "the network" if self.compute_seconds > self.idle_seconds else "decoding"
         return (
-            f"{self.video_seconds:.0f} s of video in {found['seconds']:.1f} s: start-up "
-            f"{found['startup_seconds']:.1f}, network {self.compute_seconds:.1f}, waiting for "
-            f"frames {self.idle_seconds:.1f}; {self.num_clips / seconds:.1f} features/s, limited "
-            f"by {limit}"
+            f"{self.video_seconds:.0f} s of video in {found['seconds']:.1f} s, {rate:.1f} times "
+            f"as fast as it plays: start-up {found['startup_seconds']:.1f} s, network "
+            f"{self.compute_seconds:.1f} s, waiting for frames {self.idle_seconds:.1f} s; the "
+            f"limit is {limit}"
         )

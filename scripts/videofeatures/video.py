@@ -6,6 +6,7 @@ binary is the one that `imageio-ffmpeg` ships; set `IMAGEIO_FFMPEG_EXE` for anot
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections import deque
@@ -233,7 +234,8 @@ def _run(stream: ffmpeg.Stream, size: tuple[int, int], **output_options) -> Iter
 
 def _lower_priority(pid: int) -> None:
     niceness = os.getpriority(os.PRIO_PROCESS, 0) + EXTRA_NICENESS
-    os.setpriority(os.PRIO_PROCESS, pid, niceness)  # the kernel stops at 19
+    with contextlib.suppress(ProcessLookupError):  # it has ended already
+        os.setpriority(os.PRIO_PROCESS, pid, niceness)  # the kernel stops at 19
 
 
 def _listen(stderr, lines: deque[str]) -> None:
