@@ -18,7 +18,6 @@ SAMPLING_SECONDS = 0.05
 # What a case shows, seconds of video, its size, its frames a second, options of the extraction.
 CASES = [
     ("720p, 10 s", 10, "1280x720", 25, []),
-    ("720p, 1 hour", 3600, "1280x720", 25, []),
     ("4K, 10 s", 10, "3840x2160", 25, []),
     # Small frames, so that 36,000 of them are computed in minutes.
     ("64x64, 10 hours", 36000, "64x64", 2, ["--resize_size", "32", "--crop_size", "32"]),

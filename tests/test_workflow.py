@@ -57,12 +57,12 @@ def assert_same_but_for_rounding(found: np.ndarray, expected: np.ndarray) -> Non
 
 
 def computed(workflow: Workflow) -> list[str]:
-    """Rows that were ever worked on, once for each time, in order of time."""
+    """Rows that were ever worked on, once for each time, sorted."""
     entries = []
     for path in (workflow.folder / "results" / "records").glob("*.jsonl"):
         entries += [line for line in path.read_text().splitlines() if '"started"' in line]
-    paths = [line.split('"feature_path": "')[1].split('"')[0] for line in sorted(entries)]
-    return [Path(path).stem for path in paths]
+    paths = [line.split('"feature_path": "')[1].split('"')[0] for line in entries]
+    return sorted(Path(path).stem for path in paths)
 
 
 def no_leftovers(workflow: Workflow) -> None:
@@ -119,7 +119,7 @@ def test_a_deleted_file_is_made_again_and_nothing_else(done):
     done.run()
     after = {p.name: p.stat().st_mtime_ns for p in (done.folder / "features").iterdir()}
     assert [name for name in sorted(times) if times[name] != after[name]] == ["2.npy"]
-    assert computed(done) == ["0", "1", "2", "3", "2"]
+    assert computed(done) == ["0", "1", "2", "2", "3"]
     assert_same_but_for_rounding(read_features(done)["2"], before["2"])
 
 
@@ -159,7 +159,7 @@ def test_a_video_deleted_after_its_row_was_done_changes_nothing(done):
 def test_everything_can_be_done_again(done):
     before = read_features(done)
     done.run("-F")
-    assert sorted(computed(done)) == sorted(["0", "1", "2", "3"] * 2)
+    assert computed(done) == sorted(["0", "1", "2", "3"] * 2)
     for name, features in read_features(done).items():
         assert_same_but_for_rounding(features, before[name])
     assert done.pending() == {}
@@ -174,13 +174,13 @@ def test_one_feature_file_can_be_asked_for(done):
     assert computed(done) == ["0", "1", "2", "3"]
     # Pending, written in another way: that row only.
     done.run("./features//1.npy")
-    assert computed(done) == ["0", "1", "2", "3", "1"]
+    assert computed(done) == ["0", "1", "1", "2", "3"]
     # One of each.
     done.run("features/0.npy", "features/2.npy")
-    assert computed(done) == ["0", "1", "2", "3", "1", "2"]
+    assert computed(done) == ["0", "1", "1", "2", "2", "3"]
     # Forced.
     done.run("-F", "features/3.npy")
-    assert computed(done) == ["0", "1", "2", "3", "1", "2", "3"]
+    assert computed(done) == ["0", "1", "1", "2", "2", "3", "3"]
     unknown = done.run("features/9.npy", check=False)
     assert unknown.returncode == 1
     assert "features/9.npy: no row of videos.csv has this feature_path" in unknown.stderr
@@ -208,7 +208,7 @@ def test_a_broken_video_costs_its_own_row_only(workflow, own_clips):
     again = workflow.run(check=False)
     assert again.returncode == 1
     assert sorted(read_features(workflow)) == ["0", "1", "2", "3"]
-    assert sorted(computed(workflow)) == ["0", "1", "1", "2", "3", "gone", "gone"]
+    assert computed(workflow) == ["0", "1", "1", "2", "3", "gone", "gone"]
     no_leftovers(workflow)
 
 
@@ -278,7 +278,7 @@ def test_a_file_that_appears_between_planning_and_the_job_is_kept(workflow, clip
     assert "0 done, 4 pending" in result.stderr
     for name in ("0", "1"):
         assert (workflow.folder / "features" / f"{name}.npy").read_text() == "theirs"
-    assert sorted(computed(workflow)) == ["2", "3"]
+    assert computed(workflow) == ["2", "3"]
 
 
 def test_jobs_have_no_more_rows_than_asked(workflow, clips):
@@ -310,7 +310,7 @@ def test_jobs_on_other_nodes_read_their_own_rows_and_not_the_csv(workflow, clips
     workflow.write_rows(*[(clip, f"features/{clip.stem}.npy") for clip in clips])
     run_on_cluster(workflow, videos_per_job=2, mem_mb=5000, minutes_per_video=10)
     assert sorted(read_features(workflow)) == ["0", "1", "2", "3"]
-    assert sorted(computed(workflow)) == ["0", "1", "2", "3"]
+    assert computed(workflow) == ["0", "1", "2", "3"]
     submitted = (workflow.folder / "submitted.txt").read_text().splitlines()
     assert submitted == ["threads=2 gpu=1 mem_mb=5000 runtime=35"] * 2
     no_leftovers(workflow)

@@ -84,8 +84,10 @@ def _read_packets(container: av.container.InputContainer, stream: av.VideoStream
     for packet in container.demux(stream):
         if not packet.size:
             continue
-        if packet.pts is None or packet.is_corrupt or len(packets) == MAX_PACKETS:
+        if len(packets) == MAX_PACKETS:
             break
+        if packet.pts is None or packet.is_corrupt:
+            return []
         is_reference, starts_sequence = True, packet.is_keyframe
         if codec in ("h264", "hevc"):
             try:
@@ -94,10 +96,7 @@ def _read_packets(container: av.container.InputContainer, stream: av.VideoStream
                 return []  # damaged, or not simple
         shown = not packet.is_discard
         packets.append(_Packet(packet.pts, shown, is_reference, starts_sequence))
-    else:
-        return packets if _are_sequences_apart(packets) else []
-    too_many = len(packets) == MAX_PACKETS
-    return packets if too_many and _are_sequences_apart(packets) else []
+    return packets if _are_sequences_apart(packets) else []
 
 
 def _are_sequences_apart(packets: list[_Packet]) -> bool:
