@@ -32,7 +32,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     source.add_argument("--csv", help="CSV with the columns video_path,feature_path")
     source.add_argument("--job", help=argparse.SUPPRESS)
     parser.add_argument("--log", help="file that the messages go to as well")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads to use")
+    parser.add_argument("--threads", type=_count, default=os.cpu_count(), help="CPU threads to use")
     parser.add_argument("--results", default="results", help="folder for the records")
 
     numbers = parser.add_argument_group("options that change the numbers")
@@ -59,6 +59,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     speed.add_argument("--decoders", "--num_decoding_thread", type=int, help="videos at a time")
     speed.add_argument("--skip_unused", type=_switch, default=False, help="decode less (0)")
     return parser.parse_args(arguments)
+
+
+def _count(text: str) -> int:
+    if not (text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} must be 1 or more")
+    return int(text)
 
 
 def _switch(text: str) -> bool:

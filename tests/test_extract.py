@@ -94,6 +94,7 @@ def test_a_broken_video_ends_with_1_and_the_others_done(tmp_path, rows, real_cli
         (["--csv", "input.csv", "--precision", "half"], "precision: 'half' is not one of"),
         (["--csv", "input.csv", "--batch_size", "0"], "batch_size: 0 is less than"),
         (["--csv", "input.csv", "--half_precision", "2"], "'2' must be 1 or 0"),
+        (["--csv", "input.csv", "--threads", "0"], "'0' must be 1 or more"),
         (["--csv", "input.csv", "--type", "4d"], "invalid choice"),
         ([], "--csv"),
     ],
