@@ -83,8 +83,9 @@ def main() -> None:
     network = network.to(device)
     loaded = time.time()
     num_features = 0
-    loader = DataLoader(Videos(args.csv, backbone), batch_size=None, num_workers=args.workers)
-    for feature_path, frames in loader:
+    # One video a batch, as there: the copy leaves pixels in the order of (3, height, width).
+    loader = DataLoader(Videos(args.csv, backbone), batch_size=1, num_workers=args.workers)
+    for (feature_path,), (frames,) in loader:
         batches = preprocess(frames, backbone).split(BATCH_SIZE)
         features = torch.cat([normalize(network(batch.to(device)), dim=1) for batch in batches])
         Path(feature_path).parent.mkdir(parents=True, exist_ok=True)

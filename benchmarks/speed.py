@@ -10,8 +10,9 @@ For each set of clips and each kind of features, side by side in one run:
 Work is what a process takes after its start-up, which ends with the loaded network (before)
 or with the first batch (ours, which decodes while it loads). The limit is what the work
 cannot be shorter than: on a CPU, the CPU time of both limits over the cores; with CUDA, the
-longer of the two. The last word on a network is what a product of matrices reaches on the
-same device: where `GFLOP/s` comes near `matmul GFLOP/s`, nothing is left to be won.
+longer of the two. The last word on a network is what one large convolution reaches on the same
+device (`peak GFLOP/s`): where `GFLOP/s` comes near it, nothing is left to be won, and `at most`
+is how many times faster than before a job would be that did nothing but compute at that peak.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from precision import measure as measure_precisions
 
 from fetch_clips import fetch_clips
 from videofeatures.backbones import BACKBONES, Backbone
+from videofeatures.fusing import JoinedConvolution, can_join
 from videofeatures.network import (
     DTYPES,
     Network,
@@ -242,31 +244,41 @@ def run_network(shapes: Counter, backbone: Backbone, weights: Path, precision: s
         submitted.popleft()()
     seconds, after = time.monotonic() - started, os.times()
     cpu = after.user - before.user + after.system - before.system
-    flops = sum(count_flops(network, shape) * count for shape, count in shapes.items())
     return {
         "work_seconds": seconds,
         "features_per_second": shapes.total() / seconds,
         "cpu_seconds": cpu,
-        "gflops": flops / seconds / 1e9,
-        "matmul_gflops": matmul_gflops(network),
+        "peak_gflops": peak_gflops(network),
     }
 
 
-def count_flops(network: Network, shape: tuple[int, ...]) -> int:
-    """Floating-point operations of one frame or clip; a multiplication and an addition are two."""
-    with FlopCounterMode(display=False) as counter:
-        network.features(np.zeros((1, *shape), np.uint8))
-    return counter.get_total_flops()
+def count_gflop(shapes: Counter, backbone: Backbone) -> float:
+    """10⁹ floating-point operations that a network takes; a multiply-add is two."""
+    with torch.device("meta"):
+        network = backbone.build().eval()
+        total = 0
+        for shape, count in shapes.items():
+            with FlopCounterMode(display=False) as counter:
+                network(torch.empty(1, *shape).movedim(-1, 1))
+            total += counter.get_total_flops() * count
+    return total / 1e9
 
 
-def matmul_gflops(network: Network) -> float:
-    """What the device does at best: products of matrices of 2048×2048, in the same dtype."""
-    matrix = torch.rand(2048, 2048, device=network.device).to(network.dtype)
+def peak_gflops(network: Network) -> float:
+    """What the device does at best: a 3×3 convolution of 512 channels, in the same dtype."""
+    channels, side = 512, 64
+    convolution = torch.nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+    where = {"device": network.device, "dtype": network.dtype, "memory_format": torch.channels_last}
+    convolution = convolution.to(**where)
+    if network.device.type == "cpu" and can_join(network.dtype):
+        convolution = JoinedConvolution(convolution, "none")
+    x = torch.rand(1, channels, side, side).to(**where)
     rates = []
-    for _ in range(10):
-        started = time.monotonic()
-        (matrix @ matrix)[0, 0].item()
-        rates.append(2 * 2048**3 / (time.monotonic() - started) / 1e9)
+    with torch.inference_mode():
+        for _ in range(20):
+            started = time.monotonic()
+            convolution(x)[0, 0, 0, 0].item()
+            rates.append(2 * 9 * channels**2 * side**2 / (time.monotonic() - started) / 1e9)
     return max(rates)
 
 
@@ -300,7 +312,7 @@ def worst_cosine(csv_before: Path, csv: Path) -> float:
     )
 
 
-# --- the table
+# --- the tables
 
 
 def compare(
@@ -322,11 +334,15 @@ def compare(
 
     csv_before = csv_for("before")
     before = run_before(csv_before, KINDS[kind], weights, num_threads)
+    shapes = count_shapes(csv_before, backbone)
+    gflop = count_gflop(shapes, backbone)
+    before["gflops"] = gflop / before["work_seconds"]
     rows = [row("before", "float32", before)]
     for precision in precisions:
         csv = csv_for(precision)
         ours = run_ours(csv, KINDS[kind], num_threads, precision)
-        network = run_network(count_shapes(csv, backbone), backbone, weights, precision)
+        network = run_network(shapes, backbone, weights, precision)
+        network["gflops"] = gflop / network["work_seconds"]
         decode = run_decode(videos, backbone, num_threads)
         if choose_device().type == "cuda":
             limits = {"decode": decode["work_seconds"], "network": network["work_seconds"]}
@@ -335,7 +351,9 @@ def compare(
             limits = {"decode": decode["cpu_seconds"], "network": network["cpu_seconds"]}
             limit = sum(limits.values()) / num_threads
         ours |= {
+            "gflops": gflop / ours["work_seconds"],
             "times_before": before["work_seconds"] / ours["work_seconds"],
+            "times_before_at_most": before["work_seconds"] * network["peak_gflops"] / gflop,
             "times_before_with_startup": before["seconds"] / ours["seconds"],
             "times_limit": ours["work_seconds"] / limit,
             "limited_by": max(limits, key=limits.get),
@@ -347,11 +365,17 @@ def compare(
     return rows
 
 
-COLUMNS = {
-    "set": "clips",
-    "kind": "kind",
+WHICH = {"set": "clips", "kind": "kind", "precision": "precision"}
+RATIOS = {
+    "times_before": "times before",
+    "times_before_at_most": "at most",
+    "times_before_with_startup": "with start-up",
+    "times_limit": "times limit",
+    "limited_by": "limited by",
+    "worst_cosine": "worst cosine",
+}
+FIGURES = {
     "what": "what",
-    "precision": "precision",
     "seconds": "seconds",
     "startup_seconds": "start-up",
     "work_seconds": "work",
@@ -359,30 +383,24 @@ COLUMNS = {
     "video_seconds_per_second": "video s/s",
     "cpu_seconds": "CPU s",
     "gflops": "GFLOP/s",
-    "matmul_gflops": "matmul GFLOP/s",
+    "peak_gflops": "peak GFLOP/s",
     "decode_cpu_seconds": "decode CPU s",
     "compute_seconds": "compute s",
     "idle_seconds": "idle s",
     "peak_mb": "peak MB",
-    "times_before": "times before",
-    "times_before_with_startup": "with start-up",
-    "times_limit": "times limit",
-    "limited_by": "limited by",
-    "worst_cosine": "worst cosine",
 }
 
 
-def as_markdown(rows: list[dict]) -> str:
-    """The table, with a column only where a row has something to say in it."""
-    keys = [key for key in COLUMNS if any(key in row for row in rows)]
+def as_markdown(rows: list[dict], columns: dict[str, str]) -> str:
+    """A table of some of the figures."""
 
     def cell(value: object) -> str:
         if not isinstance(value, float):
             return str(value)
         return f"{value:.0f}" if value >= 100 else f"{value:.2f}"
 
-    lines = [[COLUMNS[key] for key in keys], ["---"] * len(keys)]
-    lines += [[cell(row.get(key, "")) for key in keys] for row in rows]
+    lines = [list(columns.values()), ["---"] * len(columns)]
+    lines += [[cell(row.get(key, "")) for key in columns] for row in rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
@@ -438,7 +456,8 @@ def main() -> None:
                 rows += compare(set_name, videos, kind, folder, args.precisions, args.threads)
         table = measure_precisions(real[0].parent) if args.cosines else ""
     facts = f"{machine()}, {args.threads} threads"
-    report = f"{facts}\n\n{as_markdown(rows)}\n{table}\n"
+    ratios = as_markdown([row for row in rows if row["what"] == "ours"], WHICH | RATIOS)
+    report = f"{facts}\n\n{ratios}\n{as_markdown(rows, WHICH | FIGURES)}\n{table}\n"
     (output / "speed.md").write_text(report)
     (output / "speed.json").write_text(json.dumps({"machine": facts, "rows": rows}, indent=1))
     print(f"\n{report}\nSaved in {output}")

@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from conftest import ROOT
 
 
@@ -19,6 +21,7 @@ def test_speed_compares_before_ours_and_the_limits(tmp_path, real_clips):
     before, ours, network, decode = saved["rows"][:4]
     assert before["seconds"] > before["startup_seconds"] > 0
     assert ours["times_before"] == before["work_seconds"] / ours["work_seconds"]
+    assert ours["times_before_at_most"] * before["gflops"] == pytest.approx(network["peak_gflops"])
     assert float(ours["worst_cosine"]) > 0.9999
     assert ours["limited_by"] in ("network", "decode")
     assert min(network["cpu_seconds"], decode["cpu_seconds"]) >= 0

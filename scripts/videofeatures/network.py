@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from torch.fx.experimental.optimization import fuse
-from torch.fx.proxy import TraceError
 
 from videofeatures.backbones import Backbone
+from videofeatures.fusing import can_join, fold_batch_norm, join_convolutions
 from videofeatures.weights import load_network
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -93,11 +92,13 @@ class Network:
         torch.backends.cuda.matmul.allow_tf32 = False
         module = load_network(backbone, weights_path)
         setattr(module, backbone.classifier, nn.Identity())
-        module = _fold(module)
+        module = fold_batch_norm(module)
         # The layout that the decoder's pixels have, and the fastest one for convolutions.
         is_3d = backbone.num_frames_per_clip is not None
         layout = torch.channels_last_3d if is_3d else torch.channels_last
         self.module = module.to(device, dtype, memory_format=layout)
+        if device.type == "cpu" and can_join(dtype):
+            self.module = join_convolutions(self.module)
         self.device_name = torch.cuda.get_device_name() if device.type == "cuda" else device.type
         self.mean = torch.tensor(backbone.mean, device=device)
         self.std = torch.tensor(backbone.std, device=device)
@@ -147,14 +148,6 @@ class Network:
             return features.numpy()
 
         return wait
-
-
-def _fold(module: nn.Module) -> nn.Module:
-    """Make batch normalisation part of the convolution before it."""
-    try:
-        return fuse(module, inplace=True)
-    except TraceError:  # its forward() has branches: it stays as it is
-        return module
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
