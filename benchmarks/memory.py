@@ -6,14 +6,12 @@ import argparse
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import imageio_ffmpeg
-import psutil
+from process import run
 
 ROOT = Path(__file__).parents[1]
-SAMPLING_SECONDS = 0.05
 
 # What a case shows, seconds of video, its size, its frames a second, options of the extraction.
 CASES = [
@@ -34,26 +32,6 @@ def make_clip(path: Path, seconds: int, size: str, rate: int) -> None:
     subprocess.run([*ffmpeg, *map(str, repeat)], check=True)
 
 
-def peak_memory_mb(command: list[str], folder: Path) -> tuple[float, float]:
-    """(MB, seconds): largest sum of the resident memory of a process and its children.
-
-    Pages that processes share are counted once for each, so the true peak is lower.
-    """
-    started = time.monotonic()
-    process = psutil.Popen(command, cwd=folder, stderr=subprocess.DEVNULL)
-    peak = 0
-    while process.poll() is None:
-        try:
-            family = [process, *process.children(recursive=True)]
-            peak = max(peak, sum(member.memory_info().rss for member in family))
-        except psutil.NoSuchProcess:
-            pass
-        time.sleep(SAMPLING_SECONDS)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
-    return peak / 1e6, time.monotonic() - started
-
-
 def main() -> None:
     """Print a line for each case."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -70,8 +48,10 @@ def main() -> None:
             command = [sys.executable, str(ROOT / "scripts" / "extract.py"), "--csv", "a.csv"]
             command += ["--backbone", args.backbone, "--weights", args.weights]
             command += ["--decoders", str(args.videos), *options]
-            peak_mb, took = peak_memory_mb(command, folder)
-            print(f"{name:16} {peak_mb:6.0f} MB at most, {took:.0f} s", flush=True)
+            found = run(command, folder)
+            print(
+                f"{name:16} {found.peak_mb:6.0f} MB at most, {found.wall_seconds:.0f} s", flush=True
+            )
 
 
 if __name__ == "__main__":

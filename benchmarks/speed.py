@@ -27,12 +27,10 @@ import tempfile
 import time
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import imageio_ffmpeg
 import numpy as np
-import psutil
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -40,6 +38,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 from precision import cosines
 from precision import measure as measure_precisions
+from process import Run, run
 
 from fetch_clips import fetch_clips
 from videofeatures.backbones import BACKBONES, Backbone
@@ -121,49 +120,6 @@ SETS = {"tiny": _tiny, "short": _short, "long": _long, "mix": _mix, "real": lamb
 
 
 # --- processes
-
-
-@dataclass
-class Run:
-    """What one process took, with its children."""
-
-    wall_seconds: float
-    cpu_seconds: float
-    peak_mb: float
-    started_time: float
-    stdout: str
-
-
-def run(command: list, folder: Path) -> Run:
-    """Run a process to its end. Its peak memory is sampled, ffmpeg's included."""
-    started_time, started = time.time(), time.monotonic()
-    before = os.times()
-    process = psutil.Popen(
-        list(map(str, command)),
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    peak = 0
-    while process.poll() is None:
-        try:
-            family = [process, *process.children(recursive=True)]
-            peak = max(peak, sum(member.memory_info().rss for member in family))
-        except psutil.NoSuchProcess:
-            pass
-        time.sleep(0.05)
-    wall = time.monotonic() - started
-    after = os.times()
-    stdout, stderr = process.communicate()
-    if process.returncode:
-        raise SystemExit(
-            f"{' '.join(map(str, command))} ended with {process.returncode}:\n{stderr}"
-        )
-    cpu = (after.children_user + after.children_system) - (
-        before.children_user + before.children_system
-    )
-    return Run(wall, cpu, peak / 1e6, started_time, stdout)
 
 
 def run_before(csv: Path, backbone: str, weights: Path, num_threads: int) -> dict:
