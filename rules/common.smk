@@ -27,7 +27,7 @@ from snakemake.logging import logger
 
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
-from videofeatures import jobs, plan
+from videofeatures import jobs, manifest, plan
 from videofeatures.errors import InputError
 from videofeatures.records import read_records
 from videofeatures.rows import FEATURE_SUFFIXES
@@ -97,13 +97,12 @@ def plan_run():
     if targets:
         rows = [row for row in rows if row.feature_path in targets]
     weights = find_weights(config["backbone"], config["weights"])
-    pending = plan.find_pending(
-        rows,
-        read_records(config["results"]),
-        settings,
-        weights,
-        forced=get_forced(args, rows, targets),
-    )
+    records = read_records(config["results"])
+    forced = get_forced(args, rows, targets)
+    pending = plan.find_pending(rows, records, settings, weights, forced=forced)
+    not_tried = []
+    if not (config["retry_failed"] or targets or forced):
+        pending, not_tried = plan.split_failed(pending, records, settings, weights)
     new_jobs = jobs.cut_into_jobs(
         pending,
         settings,
@@ -114,7 +113,7 @@ def plan_run():
     )
     if args.dryrun:
         say(*pending)
-    say(*plan.describe(rows, pending, len(new_jobs), weights))
+    say(*plan.describe(rows, pending, len(new_jobs), weights, num_not_tried=len(not_tried)))
     return new_jobs, weights, sorted(targets - {row.feature_path for row in pending})
 
 
@@ -142,6 +141,8 @@ def start_run():
         raise WorkflowError(missing_message(WEIGHTS))
     for job in JOBS:
         jobs.write_job(job)
+    # Should this process be killed, each row is in the manifest all the same.
+    manifest.write_manifest(config)
 
 
 def end_run():
@@ -150,6 +151,12 @@ def end_run():
         jobs.job_path(job.results, job.name).unlink(missing_ok=True)
     failed = jobs.find_failed(JOBS, read_records(config["results"]))
     say(*jobs.describe_end(JOBS, failed))
+    try:
+        counts = manifest.write_manifest(config)
+    except (InputError, OSError) as error:  # the CSV has changed meanwhile, say
+        say(f"The manifest cannot be written: {error}")
+    else:
+        say(manifest.describe_counts(counts, config["results"]))
 
 
 STAMP = Path(".snakemake") / f"stale-{os.getpid()}"

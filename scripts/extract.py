@@ -9,13 +9,16 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 from dataclasses import fields
+from typing import Any
 
 from videofeatures.backbones import BACKBONES
 from videofeatures.errors import InputError
 from videofeatures.jobs import Job, cut_into_jobs, read_job
 from videofeatures.log import start_logging
-from videofeatures.plan import describe, find_pending, read_inputs
+from videofeatures.manifest import describe_counts, write_manifest
+from videofeatures.plan import describe, find_pending, read_inputs, split_failed
 from videofeatures.records import read_records
 from videofeatures.settings import Settings
 from videofeatures.weights import find_weights, prepare_weights
@@ -58,6 +61,19 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     speed.add_argument("--batch_size", type=int, help="frames or clips in one forward pass")
     speed.add_argument("--decoders", "--num_decoding_thread", type=int, help="videos at a time")
     speed.add_argument("--skip_unused", type=_switch, default=False, help="decode less (0)")
+
+    trouble = parser.add_argument_group("options for what can go wrong")
+    trouble.add_argument("--retry_failed", type=_switch, default=True, help="try them again (1)")
+    trouble.add_argument("--truncated", default="fail", help="videos that end early: fail or keep")
+    trouble.add_argument(
+        "--local_files_only", type=_switch, default=True, help="refuse playlists (1)"
+    )
+    trouble.add_argument(
+        "--decode_timeout_seconds", type=float, default=120, help="for a decoder that hangs (120)"
+    )
+    trouble.add_argument(
+        "--claim_timeout_seconds", type=float, default=120, help="for another process's rows (120)"
+    )
     return parser.parse_args(arguments)
 
 
@@ -74,29 +90,37 @@ def _switch(text: str) -> bool:
         raise argparse.ArgumentTypeError(f"{text!r} must be 1 or 0") from None
 
 
-def plan_by_hand(args: argparse.Namespace) -> Job | None:
-    """One job of all pending rows of a CSV, or None if every row is done.
-
-    Raises:
-        InputError: what is wrong with the options, the CSV or the weights.
-    """
+def as_config(args: argparse.Namespace) -> dict[str, Any]:
+    """The options as the workflow's configuration."""
     backbone = args.backbone or BACKBONE_OF_TYPE[args.type]
     asked = args.weights
     if backbone == "resnext101" and args.resnext101_model_path:
         asked = args.resnext101_model_path
-    config = {f.name: getattr(args, f.name) for f in fields(Settings)} | {
+    return {f.name: getattr(args, f.name) for f in fields(Settings)} | {
         "backbone": backbone,
         "weights": asked,
         "videos": args.csv,
         "results": args.results,
+        "retry_failed": args.retry_failed,
     }
+
+
+def plan_by_hand(config: dict[str, Any]) -> Job | None:
+    """One job of all pending rows of a CSV, or None if there is nothing to do.
+
+    Raises:
+        InputError: what is wrong with the options, the CSV or the weights.
+    """
     settings, rows = read_inputs(config)
-    weights = find_weights(backbone, asked)
-    pending = find_pending(rows, read_records(args.results), settings, weights)
+    weights = find_weights(config["backbone"], config["weights"])
+    records = read_records(config["results"])
+    pending, not_tried = find_pending(rows, records, settings, weights), []
+    if not config["retry_failed"]:
+        pending, not_tried = split_failed(pending, records, settings, weights)
     jobs = cut_into_jobs(
-        pending, settings, weights, args.results, videos_per_job=max(1, len(pending))
+        pending, settings, weights, config["results"], videos_per_job=max(1, len(pending))
     )
-    for line in describe(rows, pending, len(jobs), weights):
+    for line in describe(rows, pending, len(jobs), weights, num_not_tried=len(not_tried)):
         logger.info("%s", line)
     if not jobs:
         return None
@@ -104,33 +128,56 @@ def plan_by_hand(args: argparse.Namespace) -> Job | None:
     return jobs[0]
 
 
+class Terminated(KeyboardInterrupt):
+    """Asked to end by a signal: a scheduler's, or that of a terminal that was closed."""
+
+
+def _terminate(number: int, _: object) -> None:
+    raise Terminated(number)
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 all done, 1 some rows failed, 2 the input cannot be used, 130 Ctrl-C."""
+    """Exit status: 0 all done, 1 some rows failed, 2 the input cannot be used, 128 and the
+    number of a signal (130 for Ctrl-C)."""
     args = parse_arguments(arguments)
     start_logging(args.log)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _terminate)
+    config = None if args.job else as_config(args)
+    job, num_failed, status = None, 0, 0
     try:
-        job = read_job(args.job) if args.job else plan_by_hand(args)
-        if job is None:
-            return 0
-        # torch is imported only when there is something to compute.
-        from videofeatures.pipeline import extract_rows
+        job = read_job(args.job) if args.job else plan_by_hand(config)
+        if job is not None:
+            # torch is imported only when there is something to compute.
+            from videofeatures.pipeline import extract_rows
 
-        num_failed = extract_rows(job, num_threads=args.threads)
+            num_failed = extract_rows(job, num_threads=args.threads)
+            status = 1 if num_failed else 0
     except InputError as error:
         logger.error("%s", error)
-        return 2
-    except KeyboardInterrupt:
+        status = 2
+    except KeyboardInterrupt as error:
         logger.error("interrupted; what is done is kept, and the next run does the rest")
-        return 130
+        status = 128 + (error.args[0] if isinstance(error, Terminated) else signal.SIGINT)
     if num_failed:
         logger.error(
-            "%d of %d videos failed; the reasons are above and in %s/records. The next run "
-            "tries them again",
+            "%d of %d videos failed; the reasons are above and in the records. The next run tries "
+            "them again",
             num_failed,
             len(job.rows),
-            job.results,
         )
-    return 1 if num_failed else 0
+    if config and (job or not status):
+        _leave_manifest(config)
+    return status
+
+
+def _leave_manifest(config: dict[str, Any]) -> None:
+    try:
+        counts = write_manifest(config)
+    except (InputError, OSError) as error:  # the CSV has changed meanwhile, or the disk is full
+        logger.error("the manifest cannot be written: %s", error)
+    else:
+        logger.info("%s", describe_counts(counts, config["results"]))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 import extract
 from conftest import ROOT
 from videofeatures.backbones import BACKBONES
-from videofeatures.settings import SPEED_KEYS, Settings, config_problems, parse_values
+from videofeatures.settings import OTHER_KEYS, Settings, config_problems, parse_values
 
 CONFIG = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
 SCHEMA = yaml.safe_load((ROOT / "config" / "schema.yaml").read_text())
@@ -24,6 +24,10 @@ OTHER_VALUES = {
     "interpolation": "bicubic",
     "square_pixels": False,
     "hwaccel": "auto",
+    "truncated": "keep",
+    "local_files_only": False,
+    "decode_timeout_seconds": 7.0,
+    "claim_timeout_seconds": 60.0,
     "precision": "float32",
     "l2_normalize": False,
     "half_precision": False,
@@ -58,7 +62,7 @@ def test_every_key_is_documented():
 @pytest.mark.parametrize("key", [field.name for field in fields(Settings)])
 def test_digest_follows_the_keys_that_change_numbers(key):
     changed = Settings(**{key: OTHER_VALUES[key]})
-    assert (changed.digest() != Settings().digest()) == (key not in SPEED_KEYS)
+    assert (changed.digest() != Settings().digest()) == (key not in OTHER_KEYS)
 
 
 def test_naming_the_backbone_s_own_value_changes_the_numbers_of_nothing():

@@ -262,7 +262,7 @@ def test_paths_are_taken_literally(tmp_path, monkeypatch, name):
 def test_what_cannot_be_read_is_named(tmp_path):
     with pytest.raises(VideoError, match="no such file"):
         probe_video(str(tmp_path / "nothing.mp4"))
-    with pytest.raises(VideoError, match="Is a directory"):
+    with pytest.raises(VideoError, match="is a folder"):
         probe_video(str(tmp_path))
     text = tmp_path / "text.mp4"
     text.write_text("not a video")

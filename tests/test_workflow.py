@@ -201,7 +201,7 @@ def test_a_broken_video_costs_its_own_row_only(workflow, own_clips):
     assert sorted(read_features(workflow)) == ["0", "2", "3"]
     assert workflow.pending() == {
         "features/1.npy": "clips/1.mp4: no feature file (failed before: "
-        "Invalid data found when processing input)",
+        "Invalid data found when processing input: moov atom not found)",
         "features/gone.npy": "clips/gone.mp4: no feature file (failed before: no such file)",
     }
     broken.write_bytes(good)

@@ -5,6 +5,7 @@ Threads, because all that they do is to wait for ffmpeg and to copy its frames.
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import threading
@@ -14,17 +15,25 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from videofeatures.claims import Claims
 from videofeatures.clips import iter_clips
+from videofeatures.errors import VideoError
 from videofeatures.gather import Video
 from videofeatures.plan import PendingRow
 from videofeatures.settings import Settings
 from videofeatures.skipping import skip_filter
+from videofeatures.truncation import find_truncation
 from videofeatures.video import iter_frames, probe_video, resized_size
 
 MAX_QUEUED_BYTES = 256 << 20
 """Pixels that may wait for the network: about 1,000 frames of resnet152, or 450 clips of
 resnext101. Decoding goes on while the network is being loaded, and the network while a
 video is slow to give its next frame."""
+
+POLL_SECONDS = 1
+"""How often a process looks whether rows that others work on are done."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -68,6 +77,50 @@ def _num_bytes(event: Clip | End) -> int:
     return event.pixels.nbytes if isinstance(event, Clip) else 1
 
 
+class SharedRows:
+    """Hands out a job's rows, each once, while other processes may do some of them."""
+
+    def __init__(self, rows: Iterable[PendingRow], claims: Claims):
+        self._rows = iter(rows)
+        self._claims = claims
+        self._later: list[PendingRow] = []
+        self._lock = threading.Lock()
+
+    def take(self, stopped: threading.Event) -> Video | None:
+        """A row that is ours, or that others have done; None if there is no more.
+
+        Rows that others work on come last: they are waited for, and are ours if they are
+        given up.
+        """
+        with self._lock:
+            for row in self._rows:
+                if video := self._try(row):
+                    return video
+                self._later.append(row)
+            if self._later:
+                logger.info("waiting for %d rows that others work on", len(self._later))
+            while self._later and not stopped.is_set():
+                for row in self._later:
+                    if video := self._try(row):
+                        self._later.remove(row)
+                        return video
+                stopped.wait(POLL_SECONDS)
+        return None
+
+    def _try(self, row: PendingRow) -> Video | None:
+        if row.is_done:
+            return Video(row, done_by_others=True)
+        try:
+            if not self._claims.take(row.feature_path):
+                return None
+        except OSError as error:
+            return Video(row, error=error)
+        if row.is_done:  # by now
+            self._claims.release(row.feature_path)
+            return Video(row, done_by_others=True)
+        return Video(row)
+
+
 class Decoders:
     """Decodes rows in threads and hands out what comes, with one `End` a row.
 
@@ -76,7 +129,7 @@ class Decoders:
     """
 
     def __init__(
-        self, rows: Iterable[PendingRow], settings: Settings, *, num_decoders: int, num_threads: int
+        self, rows: SharedRows, settings: Settings, *, num_decoders: int, num_threads: int
     ):
         """Nothing starts yet.
 
@@ -86,8 +139,7 @@ class Decoders:
         """
         self._settings = settings
         self._num_threads = num_threads
-        self._rows = iter(rows)
-        self._lock = threading.Lock()
+        self._rows = rows
         self._queue = _PixelQueue(MAX_QUEUED_BYTES)
         self._stopped = threading.Event()
         self._threads = [
@@ -110,14 +162,17 @@ class Decoders:
 
     def _work(self) -> None:
         while not self._stopped.is_set():
-            with self._lock:
-                row = next(self._rows, None)
-            if row is None:
+            video = self._rows.take(self._stopped)
+            if video is None:
                 return
-            self._decode(Video(row))
+            if not video.done_by_others and video.error is None:
+                self._decode(video)
+            self._put(End(video))
 
     def _decode(self, video: Video) -> None:
-        clips = decode_video(video, self._settings, num_threads=self._num_threads)
+        clips = decode_video(
+            video, self._settings, num_threads=self._num_threads, stopped=self._stopped
+        )
         try:
             while True:
                 started = time.monotonic()
@@ -129,7 +184,6 @@ class Decoders:
             video.error = error
         finally:
             clips.close()  # ends ffmpeg
-        self._put(End(video))
 
     def _put(self, event: Clip | End) -> bool:
         """Wait for room. False if nobody will take it."""
@@ -144,11 +198,13 @@ class Decoders:
         return False
 
 
-def decode_video(video: Video, settings: Settings, *, num_threads: int) -> Iterator[Clip]:
+def decode_video(
+    video: Video, settings: Settings, *, num_threads: int, stopped: threading.Event | None = None
+) -> Iterator[Clip]:
     """Yield a video's clips, filling in its facts.
 
     Raises:
-        VideoError: see `probe_video` and `iter_frames`.
+        VideoError: see `probe_video` and `iter_frames`; or the video is truncated.
     """
     backbone = settings.resolve_backbone()
     path = video.row.video_path
@@ -157,7 +213,7 @@ def decode_video(video: Video, settings: Settings, *, num_threads: int) -> Itera
         video.file_size, video.file_mtime_ns = facts.st_size, facts.st_mtime_ns
     except OSError:
         pass  # probing says what is wrong
-    video.metadata = probe_video(path)
+    video.metadata = probe_video(path, local_files_only=settings.local_files_only)
     size = resized_size(video.metadata, backbone.resize_size, square_pixels=settings.square_pixels)
     frames = iter_frames(
         path,
@@ -166,10 +222,28 @@ def decode_video(video: Video, settings: Settings, *, num_threads: int) -> Itera
         crop_size=backbone.crop_size,
         interpolation=settings.interpolation,
         hwaccel=settings.hwaccel,
-        packet_filter=skip_filter(path, backbone.frame_rate) if settings.skip_unused else None,
+        packet_filter=_skip_filter(path, settings) if settings.skip_unused else None,
         num_threads=num_threads,
+        timeout_seconds=settings.decode_timeout_seconds,
+        local_files_only=settings.local_files_only,
+        complaints=video.ffmpeg_lines,
+        stopped=stopped,
     )
     for index, (pixels, num_frames) in enumerate(iter_clips(frames, backbone.num_frames_per_clip)):
         video.num_frames += num_frames
         video.num_clips += 1
         yield Clip(video, index, pixels)
+    video.warning = find_truncation(
+        path,
+        video.metadata,
+        video.num_frames,
+        backbone.frame_rate,
+        local_files_only=settings.local_files_only,
+    )
+    if video.warning and settings.truncated == "fail":
+        raise VideoError(video.warning, video.ffmpeg_lines)
+
+
+def _skip_filter(path: str, settings: Settings) -> str | None:
+    frame_rate = settings.resolve_backbone().frame_rate
+    return skip_filter(path, frame_rate, local_files_only=settings.local_files_only)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from videofeatures.plan import PendingRow
-from videofeatures.video import VideoMetadata
+from videofeatures.video import FFMPEG_LINES, VideoMetadata
 
 ROWS_PER_BLOCK = 256
 """Features in a block of a growing array: 1 MB of 2048 float16."""
@@ -62,6 +63,7 @@ class Video:
     """
 
     row: PendingRow
+    done_by_others: bool = False
     file_size: int | None = None
     file_mtime_ns: int | None = None
     metadata: VideoMetadata | None = None
@@ -69,6 +71,8 @@ class Video:
     num_clips: int = 0
     decode_seconds: float = 0.0
     started: float = field(default_factory=time.monotonic)
+    ffmpeg_lines: deque[str] = field(default_factory=lambda: deque(maxlen=FFMPEG_LINES))
+    warning: str | None = None  # what is wrong with it, though it was accepted
     error: Exception | None = None
     status: str = "failed"  # if there is an error; `blocked` if a stale file is still there
     has_begun: bool = False

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
 import platform
 import queue
 from collections.abc import Iterator
@@ -21,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 from videofeatures import __version__
 from videofeatures.batching import Batcher
-from videofeatures.decoding import Clip, Decoders
+from videofeatures.claims import Claims
+from videofeatures.decoding import Clip, Decoders, SharedRows
 from videofeatures.gather import Video
 from videofeatures.jobs import Job
-from videofeatures.plan import PendingRow
 from videofeatures.records import Recorder
 from videofeatures.timing import Timing
 from videofeatures.video import ffmpeg_version
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from videofeatures.network import Network
 
 MAX_DECODERS = 16
+DONE_BY_OTHERS = "%d rows were done by others meanwhile"
 
 logger = logging.getLogger(__name__)
 
@@ -49,23 +49,23 @@ def extract_rows(job: Job, *, num_threads: int) -> int:
         How many rows failed. Each has a record and a line in the log.
 
     Raises:
-        InputError: the weights do not fit the backbone.
+        InputError: the weights do not fit the backbone, or a disk is full.
     """
-    rows = [row for row in job.rows if not _is_done(row)]
-    if len(rows) < len(job.rows):
-        logger.info("%d rows were done by others meanwhile", len(job.rows) - len(rows))
+    rows = [row for row in job.rows if not row.is_done]
+    num_elsewhere, num_left, num_failed = len(job.rows) - len(rows), len(rows), 0
     if not rows:
+        logger.info(DONE_BY_OTHERS, num_elsewhere)
         return 0
     timing = Timing()
     num_decoders = min(job.settings.decoders or min(num_threads, MAX_DECODERS), len(rows))
-    num_left, num_failed = len(rows), 0
+    claims = Claims(job.settings.claim_timeout_seconds)
     decoders = Decoders(
-        rows,
+        SharedRows(rows, claims),
         job.settings,
         num_decoders=num_decoders,
         num_threads=max(1, num_threads // num_decoders),
     )
-    with ThreadPoolExecutor(1) as background, decoders:
+    with ThreadPoolExecutor(1) as background, claims, decoders:
         ffmpeg = background.submit(ffmpeg_version)
         network, batch_size = _load_network(job, num_threads)
         batcher = Batcher(network, batch_size, job.settings, timing)
@@ -75,18 +75,19 @@ def extract_rows(job: Job, *, num_threads: int) -> int:
             while num_left:
                 for video in _step(decoders, batcher, writer, timing):
                     num_left -= 1
+                    if video.done_by_others:
+                        num_elsewhere += 1
+                        continue
                     if writer.finish(video):
                         timing.video_seconds += video.metadata.duration_seconds or 0
                     else:
                         num_failed += 1
+                    claims.release(video.row.feature_path)
             recorder.note("end", **timing.summary(), batch_size=batcher.batch_size)
+    if num_elsewhere:
+        logger.info(DONE_BY_OTHERS, num_elsewhere)
     logger.info("%s", timing)
     return num_failed
-
-
-def _is_done(row: PendingRow) -> bool:
-    # A stale file is replaced, also if Snakemake has not removed it.
-    return not row.stale and os.path.exists(row.feature_path)
 
 
 def _load_network(job: Job, num_threads: int) -> tuple[Network, int]:

@@ -34,6 +34,8 @@ class PendingRow(NamedTuple):
         stale: its feature file exists, and is to be replaced.
         reason: one of this module's phrases.
         detail: more about it, or "".
+        feature_mtime_ns: of a stale feature file; if it is another by the time the row's turn
+            comes, somebody else has replaced it.
     """
 
     video_path: str
@@ -41,6 +43,16 @@ class PendingRow(NamedTuple):
     stale: bool
     reason: str
     detail: str = ""
+    feature_mtime_ns: int | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Somebody has made its feature file since this was planned."""
+        try:
+            found = os.stat(self.feature_path).st_mtime_ns
+        except OSError:
+            return False
+        return not self.stale or self.feature_mtime_ns not in (None, found)
 
     def __str__(self) -> str:
         detail = f" ({self.detail})" if self.detail else ""
@@ -104,17 +116,41 @@ def find_pending(
         elif stat.S_ISDIR(feature.st_mode):
             problems.append(f"{row.feature_path}: is a folder; a feature_path must be a file")
         elif row.feature_path in forced:
-            pending.append(PendingRow(*row, True, FORCED))
+            pending.append(PendingRow(*row, True, FORCED, "", feature.st_mtime_ns))
         elif reason := _staleness(row, feature, record, digest, weights.identity):
             detail = ""
             if reason == OTHER_SETTINGS:
                 detail = difference(record.digest)
             elif reason == OTHER_WEIGHTS:
                 detail = f"{record.weights} → {weights.identity}"
-            pending.append(PendingRow(*row, True, reason, detail))
+            pending.append(PendingRow(*row, True, reason, detail, feature.st_mtime_ns))
     if problems:
         raise InputError(problems)
     return pending
+
+
+def split_failed(
+    pending: Iterable[PendingRow], records: Records, settings: Settings, weights: Weights
+) -> tuple[list[PendingRow], list[PendingRow]]:
+    """Pending rows that are to be tried, and those that would fail as they did before."""
+    digest = settings.digest()
+    parts: tuple[list[PendingRow], list[PendingRow]] = ([], [])
+    for row in pending:
+        record = records.last.get(row.feature_path)
+        parts[has_failed(row, record, digest, weights.identity)].append(row)
+    return parts
+
+
+def has_failed(row: PendingRow, record: Record | None, digest: str, weights: str | None) -> bool:
+    """Whether a pending row's last record is that of a failure, of this video as it is now, with
+    these settings and weights."""
+    if record is None or record.status != "failed" or record.digest != digest:
+        return False
+    if weights is not None and record.weights != weights:
+        return False
+    video = _stat(row.video_path)
+    now = (video.st_size, video.st_mtime_ns) if video else (None, None)
+    return (record.video_size, record.video_mtime_ns) == now
 
 
 def _staleness(
@@ -151,13 +187,24 @@ def _difference(before: dict[str, Any] | None, after: dict[str, Any]) -> str:
 
 
 def describe(
-    rows: Sequence[Row], pending: Sequence[PendingRow], num_jobs: int, weights: Weights
+    rows: Sequence[Row],
+    pending: Sequence[PendingRow],
+    num_jobs: int,
+    weights: Weights,
+    *,
+    num_not_tried: int = 0,
 ) -> list[str]:
-    """What will be done and why, in a few lines for people."""
+    """What will be done and why, in a few lines for people.
+
+    Args:
+        num_not_tried: rows that failed before and are left alone.
+    """
     if not rows:
         return ["Nothing to do: the CSV has no rows"]
-    num_done = len(rows) - len(pending)
+    num_done = len(rows) - len(pending) - num_not_tried
     lines = [f"{len(rows)} rows: {num_done} done, {len(pending)} pending in {num_jobs} jobs"]
+    if num_not_tried:
+        lines.append(f"{num_not_tried:>8} failed before and are not tried (retry_failed: false)")
     with_detail = (OTHER_SETTINGS, OTHER_WEIGHTS)
     counts = Counter((r.reason, r.detail if r.reason in with_detail else "") for r in pending)
     for (reason, detail), count in counts.most_common():

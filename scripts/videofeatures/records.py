@@ -9,6 +9,7 @@ or `done` was made with that record's settings.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -16,13 +17,15 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from videofeatures.errors import InputError
+
 STATUSES = ("started", "done", "failed")
 """What a row's last record can say of its file. Others are notes: `blocked` means that a
 stale file could not be removed, so that the record before it still holds."""
 
 
 class Record(NamedTuple):
-    """What planning needs to know of a row's last record."""
+    """A row's last record: what planning needs to know of it, and all of it if asked for."""
 
     time: float
     status: str
@@ -31,6 +34,7 @@ class Record(NamedTuple):
     video_size: int | None
     video_mtime_ns: int | None
     reason: str
+    facts: dict[str, Any] | None
 
 
 class Recorder:
@@ -42,12 +46,18 @@ class Recorder:
         Args:
             results: the results folder.
             name: start of the file's name.
+
+        Raises:
+            InputError: nothing can be written there; so do `record` and `note`.
         """
         folder = Path(results) / "records"
-        folder.mkdir(parents=True, exist_ok=True)
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
         path = folder / f"{name}-{stamp}-{secrets.token_hex(4)}.jsonl"
-        self._file = open(path, "x", encoding="utf-8")  # noqa: SIM115 (closed by __exit__)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = open(path, "x", encoding="utf-8")  # noqa: SIM115 (closed by __exit__)
+        except OSError as error:
+            raise _unwritable(path, error) from None
         self.note("process", **facts)
 
     def record(self, status: str, feature_path: str, **facts: Any) -> None:
@@ -59,14 +69,25 @@ class Recorder:
         self._write({"time": time.time(), "status": status, **facts})
 
     def _write(self, entry: dict[str, Any]) -> None:
-        self._file.write(json.dumps(entry) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(entry) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise _unwritable(self._file.name, error) from None
 
     def __enter__(self) -> Recorder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # it has been said when it was written
+            self._file.close()
+
+
+def _unwritable(path: str | os.PathLike, error: OSError) -> InputError:
+    return InputError(
+        f"{path}: records cannot be written: {error.strerror}. The job ends here; what is done is "
+        "kept. Make room or name another folder with `results`, and run again"
+    )
 
 
 class Records(NamedTuple):
@@ -81,17 +102,21 @@ class Records(NamedTuple):
     settings: dict[str, dict[str, Any]]
 
 
-def read_records(results: str | os.PathLike) -> Records:
-    """Read every record file; a line that was cut off by a kill is passed over."""
+def read_records(results: str | os.PathLike, *, with_facts: bool = False) -> Records:
+    """Read every record file; a line that was cut off by a kill is passed over.
+
+    Args:
+        with_facts: keep all that each row's last record says, in `facts`.
+    """
     records = Records({}, {})
     for path in (Path(results) / "records").glob("*.jsonl"):
         with open(path, encoding="utf-8", errors="replace") as file:
             for line in file:
-                _take(records, line)
+                _take(records, line, with_facts)
     return records
 
 
-def _take(records: Records, line: str) -> None:
+def _take(records: Records, line: str, with_facts: bool) -> None:
     try:
         entry = json.loads(line)
     except json.JSONDecodeError:
@@ -105,4 +130,5 @@ def _take(records: Records, line: str) -> None:
     last = records.last.get(key)
     # Not `<`: of two lines with one time, the later one in the file is the later one.
     if last is None or last.time <= entry["time"]:
-        records.last[key] = Record(*(entry.get(field) for field in Record._fields))
+        facts = {"facts": entry if with_facts else None}
+        records.last[key] = Record(*map((entry | facts).get, Record._fields))

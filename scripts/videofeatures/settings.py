@@ -16,8 +16,16 @@ NUMERICS_VERSION = 1
 
 SCHEMA_PATH = Path(__file__).parents[2] / "config" / "schema.yaml"
 
-SPEED_KEYS = ("batch_size", "decoders", "skip_unused")
-"""Settings that change how fast features are made, and not the features."""
+OTHER_KEYS = (
+    "batch_size",
+    "decoders",
+    "skip_unused",
+    "truncated",
+    "local_files_only",
+    "decode_timeout_seconds",
+    "claim_timeout_seconds",
+)
+"""Settings that change how fast features are made, or whether, and not the features."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +49,10 @@ class Settings:
     batch_size: int | None = None
     decoders: int | None = None
     skip_unused: bool = False
+    truncated: str = "fail"
+    local_files_only: bool = True
+    decode_timeout_seconds: float = 120
+    claim_timeout_seconds: float = 120
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Settings:
@@ -69,7 +81,7 @@ class Settings:
         `precision` is as it was asked for: a login node and a GPU node must agree on
         what `auto` means for the rows that are pending.
         """
-        own = {key: value for key, value in asdict(self).items() if key not in SPEED_KEYS}
+        own = {key: value for key, value in asdict(self).items() if key not in OTHER_KEYS}
         return own | self.resolve_backbone().numerics() | {"numerics_version": NUMERICS_VERSION}
 
     def digest(self) -> str:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import av
 import numpy as np
 
-from videofeatures.video import file_url, first_video_stream
+from videofeatures.video import first_video_stream, open_container
 
 CONTAINERS = ("mov", "matroska")
 """Those whose times are written down, not guessed (AVI) and not shifted (MPEG-TS)."""
@@ -44,7 +44,7 @@ class _Packet(NamedTuple):
     starts_sequence: bool  # nothing after it refers to anything before it
 
 
-def skip_filter(path: str, frame_rate: float) -> str | None:
+def skip_filter(path: str, frame_rate: float, *, local_files_only: bool = True) -> str | None:
     """The bitstream filter that skips what `frame_rate` has no use for.
 
     Returns:
@@ -54,7 +54,7 @@ def skip_filter(path: str, frame_rate: float) -> str | None:
     Raises:
         av.FFmpegError, OSError: the file cannot be read.
     """
-    with av.open(file_url(path), metadata_errors="replace") as container:
+    with open_container(path, local_files_only=local_files_only) as container:
         stream = first_video_stream(container)
         if stream is None or container.format.name.split(",")[0] not in CONTAINERS:
             return None

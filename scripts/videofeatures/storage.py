@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
@@ -22,7 +23,7 @@ def replace_file(path: str | os.PathLike) -> Iterator[IO[bytes]]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{secrets.token_hex(8)}.part"
+    temporary = path.parent / f"{hidden_name(path)}.{secrets.token_hex(4)}.part"
     try:
         with open(temporary, "xb") as file:
             yield file
@@ -32,6 +33,21 @@ def replace_file(path: str | os.PathLike) -> Iterator[IO[bytes]]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def hidden_name(path: Path) -> str:
+    """Start of the names of files that serve this one, however long its own name is."""
+    digest = hashlib.sha256(path.name.encode(errors="surrogateescape")).hexdigest()[:16]
+    return f".{digest}"
+
+
+def remove_temporary_files(path: Path) -> None:
+    """Remove what a process that was killed while it wrote `path` has left beside it."""
+    start = hidden_name(path)
+    with os.scandir(path.parent) as entries:
+        names = [e.name for e in entries if e.name.startswith(start) and e.name.endswith(".part")]
+    for name in names:
+        (path.parent / name).unlink(missing_ok=True)
 
 
 def write_features(

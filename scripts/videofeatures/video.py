@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import select
+import stat
+import subprocess
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import IO, NamedTuple
 
 import av
 import ffmpeg
@@ -28,10 +33,30 @@ PIPE_BYTES = 1 << 20
 """Size asked for the pipe from ffmpeg: Linux's limit for a plain user. The default of
 64 KiB makes ffmpeg and Python wait for each other several times a frame."""
 
+LAST_SECONDS = 5
+"""How long ffmpeg may take to end when it was killed, or has nothing more to say. One that the
+kernel holds, on a disk that does not answer, say, is left to itself."""
+
+CONTAINERS = (
+    "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "mpegts", "mpeg", "mpegvideo", "m4v", "flv",
+    "live_flv", "asf", "asf_o", "ogg", "gif", "mxf", "nut", "rm", "dv", "ivf", "wtv", "gxf", "h261",
+    "h263", "h264", "hevc", "vvc", "av1", "obu", "vc1", "mjpeg", "yuv4mpegpipe", "webp_anim",
+    "apng", "image2", "bmp_pipe", "gif_pipe", "jpeg_pipe", "png_pipe", "tiff_pipe", "webp_pipe",
+)  # fmt: skip
+"""ffmpeg's names of the formats that hold pictures themselves. Playlists and the like (hls, concat,
+dash, imf, sdp, …) tell ffmpeg to open other files, or the network, whatever they are named."""
+
 EXTRA_NICENESS = 10
 """How much ffmpeg gives way to the network. Where both share the cores, ffmpeg takes those
 that the network leaves, and the queue between them evens it out: otherwise one thread of a
 convolution waits for the one whose core ffmpeg has, a tenth of the time in all (measured)."""
+
+
+NO_FILE = "no such file"
+PLAYLIST = (
+    "a playlist, or a format that makes ffmpeg open other files. If you trust it, set "
+    "`local_files_only: false`"
+)
 
 
 @dataclass(frozen=True)
@@ -54,23 +79,29 @@ class VideoMetadata:
     codec: str
 
 
-def probe_video(path: str) -> VideoMetadata:
+def probe_video(path: str, *, local_files_only: bool = True) -> VideoMetadata:
     """Read a video's header and its first frame, which tells how it is rotated.
+
+    Args:
+        local_files_only: refuse playlists and whatever else makes ffmpeg open other files.
 
     Raises:
         VideoError: the file is missing, unreadable, or has no picture.
     """
+    check_is_file(path)
     try:
-        with open(path, "rb"):
-            pass
-        with av.open(file_url(path), metadata_errors="replace") as container:
+        with open_container(path, local_files_only=local_files_only) as container:
             stream = first_video_stream(container)
             if stream is None:
-                raise VideoError("no video stream")
+                cover = " but cover art" if container.streams.video else ""
+                raise VideoError(f"no video stream{cover}")
             stream.codec_context.thread_count = 1
             frame = _first_frame(container, stream)
             if frame is None:
-                raise VideoError("no frame of the video can be decoded")
+                raise VideoError(
+                    "no frame of the video can be decoded",
+                    _complaints(path, local_files_only=local_files_only),
+                )
             # As ffmpeg does: anything else than a quarter turn leaves width and height.
             turned = abs(frame.rotation) % 180 == 90
             aspect = Fraction(stream.sample_aspect_ratio or 1)
@@ -85,11 +116,69 @@ def probe_video(path: str) -> VideoMetadata:
                 codec=stream.codec_context.name,
             )
     except av.FFmpegError as error:
-        raise VideoError(error.strerror or str(error), _log_of(error)) from None
-    except FileNotFoundError:
-        raise VideoError("no such file") from None
+        lines = _complaints(path, local_files_only=local_files_only)
+        general, told = error.strerror or str(error), _reason(lines)
+        if told in (None, PLAYLIST, general):
+            raise VideoError(told or general, lines) from None
+        raise VideoError(f"{general}: {told}", lines) from None
     except OSError as error:
         raise VideoError(error.strerror or str(error)) from None
+
+
+def check_is_file(path: str) -> None:
+    """Raises VideoError if `path` is not a file that can be read; never waits for a pipe."""
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode):
+            raise VideoError("is a folder")
+        if not stat.S_ISREG(mode):
+            raise VideoError("is not a file but a pipe or a device: give its content as a file")
+        with open(path, "rb"):
+            pass
+    except FileNotFoundError:
+        is_link = os.path.islink(path)
+        raise VideoError("a link to a file that is not there" if is_link else NO_FILE) from None
+    except OSError as error:
+        raise VideoError(error.strerror or str(error)) from None
+
+
+def open_container(path: str, *, local_files_only: bool) -> av.container.InputContainer:
+    """Open a file with PyAV, with the same restrictions as ffmpeg. Raises av.FFmpegError."""
+    options = _restrictions(local_files_only)
+    return av.open(file_url(path), options=options, metadata_errors="replace")
+
+
+def _restrictions(local_files_only: bool) -> dict[str, str]:
+    # A protocol whitelist alone would let a playlist name files beside it.
+    if not local_files_only:
+        return {}
+    return {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "file"}
+
+
+def _complaints(path: str, *, local_files_only: bool) -> list[str]:
+    """What ffmpeg itself says about a file that PyAV could not read."""
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-loglevel", "error"]
+    for key, value in _restrictions(local_files_only).items():
+        command += [f"-{key}", value]
+    command += ["-i", file_url(path), "-map", "0:v:0", "-frames:v", "1", "-f", "null", "-"]
+    try:
+        told = subprocess.run(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=LAST_SECONDS
+        ).stderr
+    except subprocess.TimeoutExpired as error:
+        told = error.stderr or b""
+    return told.decode(errors="replace").splitlines()[:FFMPEG_LINES]
+
+
+def _reason(lines: Iterable[str]) -> str | None:
+    """The first thing that ffmpeg says of a cause, without the addresses of its parts."""
+    for line in lines:
+        text = re.sub(r"^(\[[^]]*\] ?)+", "", line).strip()
+        if "not on whitelist" in text:
+            return PLAYLIST
+        if text and not text.startswith(("Error opening input", "Conversion failed")):
+            return text
+    return None
 
 
 def first_video_stream(container: av.container.InputContainer) -> av.VideoStream | None:
@@ -106,10 +195,6 @@ def _first_frame(container: av.container.InputContainer, stream: av.VideoStream)
         except av.InvalidDataError:
             continue  # ffmpeg, too, goes on after a damaged packet
     return None
-
-
-def _log_of(error: av.FFmpegError) -> list[str]:
-    return [error.log[2].strip()] if error.log else []
 
 
 def file_url(path: str) -> str:
@@ -144,6 +229,10 @@ def iter_frames(
     hwaccel: str = "none",
     packet_filter: str | None = None,
     num_threads: int = 1,
+    timeout_seconds: float | None = None,
+    local_files_only: bool = True,
+    complaints: deque[str] | None = None,
+    stopped: threading.Event | None = None,
 ) -> Iterator[np.ndarray]:
     """Stream a video's frames at a constant rate, each (height, width, 3), uint8, RGB.
 
@@ -159,22 +248,27 @@ def iter_frames(
         hwaccel: device that ffmpeg decodes on, as its option `-hwaccel`.
         packet_filter: bitstream filter between the file and the decoder, of `skip_filter`.
         num_threads: threads of the decoder.
+        timeout_seconds: how long ffmpeg may say nothing while it is waited for; None for ever.
+        local_files_only: as in `probe_video`.
+        complaints: takes the last lines that ffmpeg says; a frame may come all the same.
+        stopped: ends the wait for ffmpeg when it is set.
 
     Raises:
-        VideoError: ffmpeg failed, or gave no frame.
+        VideoError: ffmpeg failed, gave no frame, or did not answer.
     """
-    # Capital V leaves cover art out.
-    options = {"threads": num_threads}
+    complaints = deque(maxlen=FFMPEG_LINES) if complaints is None else complaints
+    options = {"threads": num_threads, **_restrictions(local_files_only)}
     if hwaccel != "none":
         options["hwaccel"] = hwaccel
     if packet_filter is not None:
         options["bsf:V:0"] = packet_filter
-    video = ffmpeg.input(file_url(path), **options)["V:0"]
+    video = ffmpeg.input(file_url(path), **options)["V:0"]  # capital V leaves cover art out
 
     def run(stream: ffmpeg.Stream, **output_options) -> Iterator[np.ndarray]:
         stream = _resize_and_crop(stream, size, crop_size, interpolation)
         frame_size = (crop_size, crop_size) if crop_size else size
-        return _run(stream, frame_size, **output_options)
+        patience = Patience(timeout_seconds, stopped)
+        return _run(stream, frame_size, patience, complaints, **output_options)
 
     frame = None
     for frame in run(video.filter("fps", fps=frame_rate)):
@@ -197,7 +291,34 @@ def _resize_and_crop(
     return stream
 
 
-def _run(stream: ffmpeg.Stream, size: tuple[int, int], **output_options) -> Iterator[np.ndarray]:
+class Patience(NamedTuple):
+    """How long to wait for ffmpeg: see `iter_frames`."""
+
+    timeout_seconds: float | None
+    stopped: threading.Event | None
+
+    def wait(self, poll: select.poll) -> None:
+        """Wait for what a poll object watches. TimeoutError if it takes too long."""
+        waited = 0.0
+        while True:
+            limit = self.timeout_seconds
+            step = 1.0 if limit is None else min(1.0, limit - waited)
+            if poll.poll(step * 1000):
+                return
+            waited += step
+            if limit is not None and waited >= limit:
+                raise TimeoutError
+            if self.stopped is not None and self.stopped.is_set():
+                raise VideoError("stopped")
+
+
+def _run(
+    stream: ffmpeg.Stream,
+    size: tuple[int, int],
+    patience: Patience,
+    complaints: deque[str],
+    **output_options,
+) -> Iterator[np.ndarray]:
     """Run ffmpeg and yield the frames of (width, height) that it writes."""
     width, height = size
     command = stream.output(
@@ -207,29 +328,52 @@ def _run(stream: ffmpeg.Stream, size: tuple[int, int], **output_options) -> Iter
         cmd=imageio_ffmpeg.get_ffmpeg_exe(), pipe_stdout=True, pipe_stderr=True
     )
     _lower_priority(process.pid)
-    lines: deque[str] = deque(maxlen=FFMPEG_LINES)
     # stderr is read all the time: ffmpeg would stop when its pipe is full.
-    listener = threading.Thread(target=_listen, args=(process.stderr, lines), daemon=True)
+    listener = threading.Thread(target=_listen, args=(process.stderr, complaints), daemon=True)
     listener.start()
     try:
         _enlarge_pipe(process.stdout)
         while True:
             frame = np.empty((height, width, 3), np.uint8)
-            num_bytes = process.stdout.readinto(memoryview(frame).cast("B"))
+            num_bytes = _read(process.stdout, memoryview(frame).cast("B"), patience)
             if num_bytes < frame.nbytes:
                 break
             yield frame
-        return_code = process.wait()
-        listener.join()
+        return_code = process.wait(patience.timeout_seconds)
+        listener.join(LAST_SECONDS)
         if return_code or num_bytes:
-            reason = lines[0] if lines else f"ffmpeg ended with {return_code}"
-            raise VideoError(f"ffmpeg failed: {reason}", lines)
+            reason = _reason(complaints) or f"it ended with {return_code}"
+            raise VideoError(f"ffmpeg failed: {reason}", complaints)
+    except (TimeoutError, subprocess.TimeoutExpired):
+        raise VideoError(
+            f"the decoder stopped answering for {patience.timeout_seconds:g} s", complaints
+        ) from None
     finally:  # also when the caller stops in the middle
         process.kill()
-        process.wait()
-        listener.join()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(LAST_SECONDS)
+            listener.join(LAST_SECONDS)
         process.stdout.close()
-        process.stderr.close()
+        if not listener.is_alive():
+            process.stderr.close()
+
+
+def _read(pipe: IO[bytes], buffer: memoryview, patience: Patience) -> int:
+    """Fill a buffer from a pipe; gives how many bytes it got, fewer only at the pipe's end.
+
+    Raises:
+        TimeoutError: nothing came for so long. Time counts only while we wait here.
+    """
+    poll = select.poll()
+    poll.register(pipe, select.POLLIN)
+    num_bytes = 0
+    while num_bytes < len(buffer):
+        patience.wait(poll)
+        got = os.readv(pipe.fileno(), [buffer[num_bytes:]])
+        if not got:
+            break
+        num_bytes += got
+    return num_bytes
 
 
 def _lower_priority(pid: int) -> None:

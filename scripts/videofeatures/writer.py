@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from videofeatures.clips import row_timestamps
-from videofeatures.errors import VideoError
+from videofeatures.errors import InputError, VideoError
 from videofeatures.gather import Video
 from videofeatures.jobs import Job
 from videofeatures.records import Recorder
@@ -49,7 +51,7 @@ class Writer:
 
         In this order, so that a file whose last record says `started` is never an old one.
         """
-        if video.has_begun:
+        if video.has_begun or video.done_by_others:
             return
         video.has_begun = True
         path = video.row.feature_path
@@ -63,7 +65,11 @@ class Writer:
         self.recorder.record("started", path, **self._identity(video))
 
     def finish(self, video: Video) -> bool:
-        """Write a complete video's file, or record why there is none. True if written."""
+        """Write a complete video's file, or record why there is none. True if written.
+
+        Raises:
+            InputError: the disk is full: there is no use in going on.
+        """
         row = video.row
         seconds = time.monotonic() - video.started
         try:
@@ -74,13 +80,19 @@ class Writer:
                 video.num_frames, self.backbone.frame_rate, self.backbone.num_frames_per_clip
             )
             write_features(row.feature_path, features, timestamps, self._provenance(video))
-        except (VideoError, OSError) as error:
-            reason = str(error)
-            lines = getattr(error, "ffmpeg_lines", [])
-            self._record_failure(video, reason, seconds, lines)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise InputError(
+                    f"{row.feature_path}: {error.strerror}. The job ends here; what is done is "
+                    "kept. Make room, and run again"
+                ) from None
+            self._record_failure(video, f"{row.feature_path}: {error.strerror or error}", seconds)
+            return False
+        except VideoError as error:
+            self._record_failure(video, str(error), seconds, error.ffmpeg_lines)
             return False
         except Exception as error:
-            self._record_failure(video, f"{type(error).__name__}: {error}", seconds, [])
+            self._record_failure(video, f"{type(error).__name__}: {error}", seconds)
             logger.exception("unexpected error in %s", row.video_path)
             return False
         self.recorder.record(
@@ -95,17 +107,26 @@ class Writer:
             seconds=round(seconds, 3),
             decode_seconds=round(video.decode_seconds, 3),
             compute_seconds=round(video.compute_seconds, 3),
+            reason=video.warning or "",
+            ffmpeg_lines=list(video.ffmpeg_lines),
         )
         logger.info("done    %s: %d x %d in %.1f s", row.video_path, *features.shape, seconds)
+        if video.warning:
+            logger.warning("  but   %s: %s", row.video_path, video.warning)
+        elif video.ffmpeg_lines:
+            logger.warning("  but   %s: ffmpeg says: %s", row.video_path, video.ffmpeg_lines[0])
         return True
 
-    def _record_failure(self, video: Video, reason: str, seconds: float, lines: list[str]) -> None:
+    def _record_failure(
+        self, video: Video, reason: str, seconds: float, lines: Iterable[str] = ()
+    ) -> None:
         self.recorder.record(
             video.status,
             video.row.feature_path,
             **self._identity(video),
             reason=reason,
-            ffmpeg_lines=lines,
+            ffmpeg_lines=list(lines),
+            duration_seconds=video.metadata.duration_seconds if video.metadata else None,
             seconds=round(seconds, 3),
         )
         logger.error("FAILED  %s: %s", video.row.video_path, reason)

@@ -1,0 +1,100 @@
+"""The manifest: each row of the CSV with its state, from the disk and the records."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from videofeatures.plan import PendingRow, find_pending, has_failed, read_inputs
+from videofeatures.records import Record, read_records
+from videofeatures.rows import Row
+from videofeatures.settings import Settings
+from videofeatures.storage import replace_file
+from videofeatures.weights import Weights, find_weights
+
+STATES = ("done", "failed", "missing", "pending")
+"""Of a row: its feature file is there and up to date; it failed when it was tried last; its video
+is not there; it has yet to be done."""
+
+COLUMNS = (
+    "video_path",
+    "feature_path",
+    "state",
+    "reason",
+    "num_features",
+    "feature_dim",
+    "duration_seconds",
+    "seconds",
+    "ffmpeg_lines",
+)
+
+
+def manifest_path(results: str | os.PathLike) -> Path:
+    """Where a run leaves its manifest."""
+    return Path(results) / "manifest.csv"
+
+
+def write_manifest(config: dict[str, Any]) -> Counter:
+    """Write the manifest of a checked configuration, and count its states.
+
+    Raises:
+        InputError: the configuration or its CSV cannot be used.
+    """
+    settings, rows = read_inputs(config)
+    weights = find_weights(config["backbone"], config["weights"])
+    records = read_records(config["results"], with_facts=True)
+    pending = {r.feature_path: r for r in find_pending(rows, records, settings, weights)}
+    counts: Counter = Counter()
+    with replace_file(manifest_path(config["results"])) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="", errors="surrogateescape")
+        writer = csv.DictWriter(text, COLUMNS)
+        writer.writeheader()
+        for line in _lines(rows, pending, records.last, settings, weights):
+            writer.writerow(line)
+            counts[line["state"]] += 1
+        text.flush()
+        text.detach()
+    return counts
+
+
+def describe_counts(counts: Counter, results: str | os.PathLike) -> str:
+    """The counts of states and where to look, in one line."""
+    told = ", ".join(f"{counts[state]} {state}" for state in STATES)
+    return f"{told}: {manifest_path(results)} lists every row"
+
+
+def _lines(
+    rows: list[Row],
+    pending: dict[str, PendingRow],
+    last: dict[str, Record],
+    settings: Settings,
+    weights: Weights,
+) -> Iterator[dict[str, Any]]:
+    digest = settings.digest()
+    for row in rows:
+        record = last.get(row.feature_path)
+        facts = (record.facts if record else None) or {}
+        found = pending.get(row.feature_path)
+        if found is None:
+            # Without a record, or with that of somebody who was killed before he said `done`,
+            # nothing is known but that the file is good.
+            known = facts if facts.get("status") == "done" else {}
+            yield _line(row, "done", known.get("reason") or "", known)
+        elif not os.path.exists(row.video_path):
+            yield _line(row, "missing", "no such file", {})
+        elif has_failed(found, record, digest, weights.identity):
+            yield _line(row, "failed", facts["reason"], facts)
+        else:
+            detail = f" ({found.detail})" if found.detail else ""
+            yield _line(row, "pending", found.reason + detail, {})
+
+
+def _line(row: Row, state: str, reason: str, facts: dict[str, Any]) -> dict[str, Any]:
+    said = " | ".join(facts.get("ffmpeg_lines") or ())
+    line = {"state": state, "reason": reason, "ffmpeg_lines": said}
+    return {key: facts.get(key, "") for key in COLUMNS} | row._asdict() | line
