@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import ROOT, Workflow, make_clip, start_session, write_csv
+from conftest import ROOT, Workflow, make_clip, run_ffmpeg, start_session, write_csv
 from videofeatures.records import read_records
 
 NOTHING_TO_DO = "Nothing to be done"
@@ -427,6 +428,123 @@ def test_random_weights_work_and_warn(workflow, clips):
     assert "WARNING: random weights" in result.stderr
     pending = workflow.pending()
     assert list(pending.values()) == [f"{clips[0]}: made with other weights (random → 57934424)"]
+
+
+def read_manifest(workflow: Workflow) -> dict[str, dict[str, str]]:
+    with open(workflow.folder / "results" / "manifest.csv", newline="") as file:
+        return {Path(line["feature_path"]).stem: line for line in csv.DictReader(file)}
+
+
+def test_the_manifest_has_the_state_of_every_row(workflow, own_clips):
+    own_clips[1].write_text("not a video")
+    rows = [(f"clips/{clip.name}", f"features/{clip.stem}.npy") for clip in own_clips]
+    workflow.write_rows(*rows, ("clips/gone.mp4", "features/gone.npy"))
+    result = workflow.run(check=False)
+    counts = "3 done, 1 failed, 1 missing, 0 pending: results/manifest.csv lists every row"
+    assert counts in result.stderr
+    found = read_manifest(workflow)
+    assert [line["state"] for line in found.values()] == [
+        "done",
+        "failed",
+        *["done"] * 2,
+        "missing",
+    ]
+    done, failed, missing = found["0"], found["1"], found["gone"]
+    assert (done["num_features"], done["feature_dim"]) == ("2", "1280")
+    assert float(done["duration_seconds"]) == 2
+    assert float(done["seconds"]) > 0
+    assert failed["reason"].startswith("Invalid data found")
+    assert "moov atom not found" in failed["ffmpeg_lines"]
+    assert missing["reason"] == "no such file"
+
+
+def make_manifest(workflow: Workflow, *arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "scripts/make_manifest.py", "videos=videos.csv", *arguments]
+    return subprocess.run(command, cwd=workflow.folder, capture_output=True, text=True)
+
+
+def test_the_manifest_can_be_made_at_any_time(done):
+    (done.folder / "features" / "2.npy").unlink()
+    (done.folder / "results" / "manifest.csv").unlink()
+    before = done.state()
+    told = make_manifest(done, "backbone=efficientnet_lite0")
+    assert told.stdout.startswith("3 done, 0 failed, 0 missing, 1 pending"), told.stderr
+    assert read_manifest(done)["2"]["reason"] == "no feature file"
+    after = done.state()
+    assert after.pop("results/manifest.csv")
+    assert after == before
+    # What it says is about this configuration.
+    assert make_manifest(done, "backbone=resnet152").stdout.startswith("0 done")
+    assert "made with other settings" in read_manifest(done)["1"]["reason"]
+    wrong = make_manifest(done, "colour=blue")
+    assert (wrong.returncode, wrong.stderr.count("no key `colour`")) == (2, 1)
+    nothing = make_manifest(done, "--configfile", "nothing.yaml")
+    assert (nothing.returncode, nothing.stderr) == (
+        2,
+        "nothing.yaml: No such file or directory\n",
+    )
+
+
+def test_an_interrupted_run_leaves_a_manifest(workflow, clips, tmp_path):
+    long = make_clip(tmp_path / "long.mp4", seconds=600, size="320x240", rate=5)
+    rows = [(clip, f"features/{clip.stem}.npy") for clip in clips]
+    workflow.write_rows(*rows, (long, "features/long.npy"))
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = start_session(workflow.command(decoders=1), workflow.folder, **quiet)
+    wait_for(lambda: (workflow.folder / "features" / "3.npy").exists())
+    # It is there from the start, in case that it is killed.
+    assert {line["state"] for line in read_manifest(workflow).values()} == {"pending"}
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(60) != 0
+    states = {name: line["state"] for name, line in read_manifest(workflow).items()}
+    assert states == {"0": "done", "1": "done", "2": "done", "3": "done", "long": "pending"}
+
+
+def test_failed_rows_can_be_left_alone(workflow, own_clips):
+    good = own_clips[1].read_bytes()
+    own_clips[1].write_text("not a video")
+    rows = [(f"clips/{clip.name}", f"features/{clip.stem}.npy") for clip in own_clips]
+    workflow.write_rows(*rows, ("clips/gone.mp4", "features/gone.npy"))
+    assert workflow.run(check=False).returncode == 1
+    quiet = workflow.run(retry_failed="false")
+    assert "5 rows: 3 done, 0 pending" in quiet.stderr
+    assert "2 failed before and are not tried (retry_failed: false)" in quiet.stderr
+    assert computed(workflow) == ["0", "1", "2", "3", "gone"]
+    # Asked for by name, after a change of its video, or with other settings, a row is tried.
+    assert workflow.run("features/gone.npy", check=False, retry_failed="false").returncode == 1
+    own_clips[1].write_bytes(good)
+    workflow.run(retry_failed="false")
+    assert sorted(read_features(workflow)) == ["0", "1", "2", "3"]
+    pending = workflow.pending(retry_failed="false", interpolation="bicubic")
+    assert "features/gone.npy" in pending
+
+
+def test_a_truncated_video_fails_unless_it_is_to_be_kept(workflow, own_clips):
+    run_ffmpeg("-i", own_clips[3], "-c", "copy", workflow.folder / "cut.mkv")
+    cut = workflow.folder / "cut.mkv"
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size * 2 // 5])
+    workflow.write_rows(("cut.mkv", "features/cut.npy"))
+    failed = workflow.run(check=False)
+    assert failed.returncode == 1
+    assert "s of 5 s: truncated" in failed.stderr
+    workflow.run(truncated="keep")
+    assert len(read_features(workflow)["cut"]) < 4
+    assert "truncated" in read_manifest(workflow)["cut"]["reason"]
+    assert workflow.pending() == {}
+
+
+def test_a_second_snakemake_in_the_same_folder_is_stopped(workflow, clips, tmp_path):
+    long = make_clip(tmp_path / "long.mp4", seconds=600, size="320x240", rate=5)
+    workflow.write_rows((long, "features/long.npy"))
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = start_session(workflow.command(), workflow.folder, **quiet)
+    wait_for(lambda: list((workflow.folder / "results" / "records").glob("*")))
+    second = workflow.run(check=False)
+    assert second.returncode == 1
+    assert "cannot be locked" in second.stderr
+    assert workflow.pending() == {"features/long.npy": f"{long}: no feature file"}  # dry-runs may
+    os.killpg(process.pid, signal.SIGINT)
+    process.wait(60)
 
 
 def test_the_workflow_lints():

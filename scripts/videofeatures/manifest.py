@@ -50,7 +50,7 @@ def write_manifest(config: dict[str, Any]) -> Counter:
     records = read_records(config["results"], with_facts=True)
     pending = {r.feature_path: r for r in find_pending(rows, records, settings, weights)}
     counts: Counter = Counter()
-    with replace_file(manifest_path(config["results"])) as file:
+    with replace_file(manifest_path(config["results"]), tidy=True) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="", errors="surrogateescape")
         writer = csv.DictWriter(text, COLUMNS)
         writer.writeheader()

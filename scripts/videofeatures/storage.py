@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -14,18 +15,29 @@ from typing import IO, Any
 import numpy as np
 
 
+FORGOTTEN_SECONDS = 3600
+"""Age of a temporary file at which whoever wrote it is taken to be gone."""
+
+
 @contextmanager
-def replace_file(path: str | os.PathLike) -> Iterator[IO[bytes]]:
+def replace_file(path: str | os.PathLike, *, tidy: bool = False) -> Iterator[IO[bytes]]:
     """Open a temporary file beside `path`, which takes its place when the block ends well.
 
     Folders are made. The name is short and its own, so that long names and two writers
     do no harm. If the block raises, the temporary file is removed and `path` is as before.
+
+    Args:
+        tidy: remove forgotten temporary files of earlier writers of `path`, too. That takes a
+            look at the whole folder.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f"{hidden_name(path)}.{secrets.token_hex(4)}.part"
     try:
         with open(temporary, "xb") as file:
+            if tidy:  # by the clock of the disk
+                now = os.fstat(file.fileno()).st_mtime
+                remove_temporary_files(path, before=now - FORGOTTEN_SECONDS)
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -41,13 +53,19 @@ def hidden_name(path: Path) -> str:
     return f".{digest}"
 
 
-def remove_temporary_files(path: Path) -> None:
-    """Remove what a process that was killed while it wrote `path` has left beside it."""
+def remove_temporary_files(path: Path, *, before: float | None = None) -> None:
+    """Remove what processes that were killed while they wrote `path` have left beside it.
+
+    Args:
+        before: only files that were last written before this time, in seconds since the epoch.
+    """
     start = hidden_name(path)
     with os.scandir(path.parent) as entries:
-        names = [e.name for e in entries if e.name.startswith(start) and e.name.endswith(".part")]
-    for name in names:
-        (path.parent / name).unlink(missing_ok=True)
+        found = [e for e in entries if e.name.startswith(start) and e.name.endswith(".part")]
+    for entry in found:
+        with contextlib.suppress(FileNotFoundError):
+            if before is None or entry.stat().st_mtime < before:
+                os.unlink(entry)
 
 
 def write_features(

@@ -44,12 +44,14 @@ def find_truncation(
         kind = container.format.name.split(",")[0]
         if kind not in PROMISING:
             return None
-        # Matroska counts to its last frame from zero, the others from the first frame.
-        zero = 0.0 if kind == "matroska" else (container.start_time or 0) / av.time_base
+        start = (container.start_time or 0) / av.time_base
         last_picture, end = _last_packets(container)
-    if end - zero < promised - TOLERANCE_SECONDS:
-        return f"ends at {min(end - zero, promised):.0f} s of {promised:.0f} s: truncated"
-    if decoded + 0.5 / frame_rate < last_picture - zero - TOLERANCE_SECONDS:
+    # Matroska's duration is counted from zero, that of others from where they start.
+    end -= 0 if kind == "matroska" else start
+    if end < promised - TOLERANCE_SECONDS:
+        return f"ends at {end:.0f} s of {promised:.0f} s: truncated"
+    # Frames are counted from where the file starts.
+    if decoded + 0.5 / frame_rate < last_picture - start - TOLERANCE_SECONDS:
         return f"decoding stops at {decoded:.0f} s of {promised:.0f} s: damaged"
     return None
 

@@ -106,12 +106,12 @@ def probe_video(path: str, *, local_files_only: bool = True) -> VideoMetadata:
             turned = abs(frame.rotation) % 180 == 90
             aspect = Fraction(stream.sample_aspect_ratio or 1)
             width, height = frame.width, frame.height
-            rate, duration = stream.average_rate, container.duration
+            rate = stream.average_rate
             return VideoMetadata(
                 width=height if turned else width,
                 height=width if turned else height,
                 pixel_aspect_ratio=1 / aspect if turned else aspect,
-                duration_seconds=duration / av.time_base if duration else None,
+                duration_seconds=_duration_seconds(container, stream),
                 average_fps=float(rate) if rate else None,
                 codec=stream.codec_context.name,
             )
@@ -174,7 +174,7 @@ def _reason(lines: Iterable[str]) -> str | None:
     """The first thing that ffmpeg says of a cause, without the addresses of its parts."""
     for line in lines:
         text = re.sub(r"^(\[[^]]*\] ?)+", "", line).strip()
-        if "not on whitelist" in text:
+        if "not on whitelist" in text or "Not detecting m3u8/hls" in text:
             return PLAYLIST
         if text and not text.startswith(("Error opening input", "Conversion failed")):
             return text
@@ -185,6 +185,15 @@ def first_video_stream(container: av.container.InputContainer) -> av.VideoStream
     """What ffmpeg calls `V:0`: the first video stream that is not cover art."""
     cover = av.stream.Disposition.attached_pic
     return next((s for s in container.streams.video if not s.disposition & cover), None)
+
+
+def _duration_seconds(
+    container: av.container.InputContainer, stream: av.VideoStream
+) -> float | None:
+    # Of an AVI that was cut off, ffmpeg gives what is left; the header's frames are the promise.
+    if container.format.name == "avi" and stream.frames and stream.average_rate:
+        return float(stream.frames / stream.average_rate)
+    return container.duration / av.time_base if container.duration else None
 
 
 def _first_frame(container: av.container.InputContainer, stream: av.VideoStream):

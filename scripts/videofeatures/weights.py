@@ -102,11 +102,11 @@ def prepare_weights(weights: Weights) -> Path:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(RANDOM_SEED)
             state = backbone.build().state_dict()
-        with replace_file(target) as file:
+        with replace_file(target, tidy=True) as file:
             torch.save(state, file)
         return target
 
-    with replace_file(target) as file:
+    with replace_file(target, tidy=True) as file:
         if "://" in weights.origin:
             _download(weights, file.name)
         else:
