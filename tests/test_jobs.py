@@ -68,16 +68,20 @@ def test_a_job_is_read_as_it_was_written(tmp_path):
 
 
 def test_the_end_names_each_failure_once(tmp_path):
-    done, failed, unfinished = (row._replace(feature_path=f"{row[1]}") for row in rows(3))
+    done, failed, unfinished, theirs = (
+        row._replace(feature_path=str(tmp_path / f"{k}.npy")) for k, row in enumerate(rows(4))
+    )
+    for row in (done, theirs):  # the latter by somebody whose records are elsewhere
+        (tmp_path / row.feature_path).touch()
     with Recorder(tmp_path, "x", {"digest": "", "settings": {}}) as recorder:
         for row, status in ((done, "done"), (failed, "failed"), (unfinished, "started")):
             digest = SETTINGS.digest()
             recorder.record(status, row.feature_path, digest=digest, reason="no such file")
     made = jobs.cut_into_jobs(
-        [done, failed, unfinished], SETTINGS, WEIGHTS, "results", videos_per_job=9
+        [done, failed, unfinished, theirs], SETTINGS, WEIGHTS, "results", videos_per_job=9
     )
     found = jobs.find_failed(made, read_records(tmp_path))
     assert found == [(failed, "no such file"), (unfinished, jobs.UNFINISHED)]
     text = "\n".join(jobs.describe_end(made, found))
-    assert "1 of 3 pending rows done, 1 failed, 1 not finished" in text
+    assert "2 of 4 pending rows done, 1 failed, 1 not finished" in text
     assert text.count("1.mp4: no such file") == 1

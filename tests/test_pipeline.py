@@ -19,6 +19,7 @@ import torch
 from conftest import ROOT, make_clip, write_csv
 from videofeatures import decoding, pipeline, plan
 from videofeatures.backbones import BACKBONES
+from videofeatures.claims import Claims
 from videofeatures.jobs import Job
 from videofeatures.pipeline import extract_rows
 from videofeatures.plan import PendingRow
@@ -375,7 +376,8 @@ def test_decoders_stop_when_enough_is_waiting(tmp_path, monkeypatch):
     rows = [PendingRow(str(v), f"{v}.npy", False, plan.MISSING) for v in videos]
     settings = Settings(backbone="efficientnet_lite0")
     seen = []
-    with decoding.Decoders(rows, settings, num_decoders=2, num_threads=1) as decoders:
+    shared = decoding.SharedRows(rows, Claims(100))
+    with decoding.Decoders(shared, settings, num_decoders=2, num_threads=1) as decoders:
         while len(seen) < 16 + 2:
             # Three frames pass the bound; one more waits in each of the two threads.
             decoded = sum(video.num_clips for video in {e.video for e in seen})
@@ -385,6 +387,17 @@ def test_decoders_stop_when_enough_is_waiting(tmp_path, monkeypatch):
             if len(seen) == 1:
                 time.sleep(1)  # they could do all of it in that time
     assert sum(isinstance(event, decoding.End) for event in seen) == 2
+
+
+def test_an_error_of_a_decoder_thread_ends_the_job(tmp_path, real_weights, monkeypatch):
+    def broken(self, stopped):
+        raise RuntimeError("not the fault of any video")
+
+    monkeypatch.setattr(decoding.SharedRows, "take", broken)
+    with pytest.raises(RuntimeError, match="not the fault of any video"):
+        extract(
+            [tmp_path / "a.mp4"], tmp_path, Settings(backbone="efficientnet_lite0"), real_weights
+        )
 
 
 def test_a_job_says_where_its_time_went(tmp_path, real_clips, real_weights, caplog):

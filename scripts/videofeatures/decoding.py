@@ -114,7 +114,9 @@ class SharedRows:
             if not self._claims.take(row.feature_path):
                 return None
         except OSError as error:
-            return Video(row, error=error)
+            # A stale file is left alone: it is not ours to replace.
+            status = "blocked" if row.stale else "failed"
+            return Video(row, error=error, status=status, has_begun=True)
         if row.is_done:  # by now
             self._claims.release(row.feature_path)
             return Video(row, done_by_others=True)
@@ -158,16 +160,22 @@ class Decoders:
 
     def get(self, *, block: bool) -> Clip | End:
         """What came next. `queue.Empty` if nothing is there and `block` is false."""
-        return self._queue.get(block)
+        event = self._queue.get(block)
+        if isinstance(event, Exception):
+            raise event
+        return event
 
     def _work(self) -> None:
-        while not self._stopped.is_set():
-            video = self._rows.take(self._stopped)
-            if video is None:
-                return
-            if not video.done_by_others and video.error is None:
-                self._decode(video)
-            self._put(End(video))
+        try:
+            while not self._stopped.is_set():
+                video = self._rows.take(self._stopped)
+                if video is None:
+                    return
+                if not video.done_by_others and video.error is None:
+                    self._decode(video)
+                self._put(End(video))
+        except Exception as error:  # nobody must wait for a thread that is gone
+            self._put(error)
 
     def _decode(self, video: Video) -> None:
         clips = decode_video(
@@ -185,7 +193,7 @@ class Decoders:
         finally:
             clips.close()  # ends ffmpeg
 
-    def _put(self, event: Clip | End) -> bool:
+    def _put(self, event: Clip | End | Exception) -> bool:
         """Wait for room. False if nobody will take it."""
         while not self._stopped.is_set():
             if isinstance(event, Clip) and event.video.error is not None:

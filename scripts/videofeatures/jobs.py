@@ -121,9 +121,11 @@ def find_failed(jobs: Iterable[Job], records: Records) -> list[tuple[PendingRow,
     for job in jobs:
         digest = job.settings.digest()
         for row in job.rows:
+            if row.is_done:  # by others, it may be
+                continue
             record = records.last.get(row.feature_path)
-            if record is None or record.digest != digest or record.status == "started":
-                failed.append((row, UNFINISHED))
-            elif record.status == "failed":
+            if record and record.digest == digest and record.status == "failed":
                 failed.append((row, record.reason))
+            else:
+                failed.append((row, UNFINISHED))
     return failed

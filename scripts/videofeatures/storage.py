@@ -14,7 +14,6 @@ from typing import IO, Any
 
 import numpy as np
 
-
 FORGOTTEN_SECONDS = 3600
 """Age of a temporary file at which whoever wrote it is taken to be gone."""
 

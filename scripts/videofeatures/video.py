@@ -40,8 +40,11 @@ kernel holds, on a disk that does not answer, say, is left to itself."""
 CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "mpegts", "mpeg", "mpegvideo", "m4v", "flv",
     "live_flv", "asf", "asf_o", "ogg", "gif", "mxf", "nut", "rm", "dv", "ivf", "wtv", "gxf", "h261",
-    "h263", "h264", "hevc", "vvc", "av1", "obu", "vc1", "mjpeg", "yuv4mpegpipe", "webp_anim",
-    "apng", "image2", "bmp_pipe", "gif_pipe", "jpeg_pipe", "png_pipe", "tiff_pipe", "webp_pipe",
+    "h263", "h264", "hevc", "vvc", "av1", "obu", "vc1", "cavsvideo", "dirac", "dnxhd", "mjpeg",
+    "dhav", "nsv", "nuv", "pva", "swf", "ty", "vivo", "bink", "smk", "roq", "flic", "yuv4mpegpipe",
+    "webp_anim", "apng", "jpegxl_anim", "image2", "bmp_pipe", "dpx_pipe", "exr_pipe", "gif_pipe",
+    "hdr_pipe", "j2k_pipe", "jpeg_pipe", "jpegxl_pipe", "pgm_pipe", "png_pipe", "ppm_pipe",
+    "qoi_pipe", "tiff_pipe", "webp_pipe",
 )  # fmt: skip
 """ffmpeg's names of the formats that hold pictures themselves. Playlists and the like (hls, concat,
 dash, imf, sdp, …) tell ffmpeg to open other files, or the network, whatever they are named."""
