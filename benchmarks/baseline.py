@@ -23,8 +23,8 @@ from torch.utils.data import DataLoader, Dataset
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 from videofeatures.backbones import BACKBONES
+from videofeatures.probing import probe_video, resized_size
 from videofeatures.rows import read_rows
-from videofeatures.video import probe_video, resized_size
 from videofeatures.weights import load_network
 
 BATCH_SIZE = 64

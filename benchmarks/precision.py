@@ -29,7 +29,8 @@ from videofeatures.network import (
     choose_dtype,
     is_slow,
 )
-from videofeatures.video import iter_frames, probe_video, resized_size
+from videofeatures.probing import probe_video, resized_size
+from videofeatures.video import iter_frames
 from videofeatures.weights import find_weights, prepare_weights
 
 NAME = "efficientnet_lite0"

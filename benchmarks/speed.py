@@ -51,8 +51,8 @@ from videofeatures.network import (
     choose_dtype,
     is_slow,
 )
+from videofeatures.probing import probe_video, resized_size
 from videofeatures.rows import read_rows
-from videofeatures.video import probe_video, resized_size
 from videofeatures.weights import find_weights, prepare_weights
 
 ROOT = Path(__file__).parents[1]

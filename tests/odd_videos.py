@@ -6,6 +6,7 @@ The table in config/README.md says the same for users; tests/test_odd_videos.py 
 from __future__ import annotations
 
 import os
+import struct
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -78,14 +79,12 @@ def rotated(path: Path, degrees: int) -> Path:
     return path
 
 
-def wrong_duration(path: Path) -> Path:
-    """The header promises ten times what is there (the duration in Matroska is a float64)."""
-    import struct
-
+def wrong_duration(path: Path, factor: float) -> Path:
+    """The header promises so many times what is there (the duration in Matroska is a float64)."""
     content = bytearray(video(path).read_bytes())
     place = content.index(b"\x44\x89\x88") + 3
     (duration,) = struct.unpack_from(">d", content, place)
-    struct.pack_into(">d", content, place, 10 * duration)
+    struct.pack_into(">d", content, place, factor * duration)
     path.write_bytes(content)
     return path
 
@@ -163,7 +162,8 @@ ODD: dict[str, tuple[Make, int | str]] = {
     "cut.ts": (lambda p: cut(video(p)), 3),  # promises nothing
     "damaged.mp4": (lambda p: damage(video(p, *FASTSTART)), 6),
     "damaged.mkv": (lambda p: damage(video(p)), 6),
-    "wrong_duration.mkv": (wrong_duration, "ends at 6 s of 60 s: truncated"),
+    "long_duration.mkv": (lambda p: wrong_duration(p, 10), "ends at 6 s of 60 s: truncated"),
+    "short_duration.mkv": (lambda p: wrong_duration(p, 0.1), 6),
     "sound_only.mp4": (
         lambda p: ffmpeg("-f", "lavfi", "-i", "sine=d=3", *AAC, p) or p,
         "no video stream",

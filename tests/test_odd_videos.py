@@ -20,9 +20,9 @@ from videofeatures.jobs import Job
 from videofeatures.manifest import write_manifest
 from videofeatures.pipeline import extract_rows
 from videofeatures.plan import PendingRow
+from videofeatures.probing import probe_video
 from videofeatures.settings import Settings
 from videofeatures.truncation import find_truncation
-from videofeatures.video import probe_video
 
 SMALL = {"backbone": "efficientnet_lite0", "resize_size": 32, "crop_size": 32}
 

@@ -13,7 +13,8 @@ import pytest
 
 from conftest import make_clip, run_ffmpeg
 from videofeatures.errors import VideoError
-from videofeatures.video import VideoMetadata, iter_frames, probe_video, resized_size
+from videofeatures.probing import VideoMetadata, probe_video, resized_size
+from videofeatures.video import iter_frames
 
 LOSSLESS = ("-c:v", "ffv1", "-pix_fmt", "yuv444p")
 

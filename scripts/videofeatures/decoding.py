@@ -20,10 +20,11 @@ from videofeatures.clips import iter_clips
 from videofeatures.errors import VideoError
 from videofeatures.gather import Video
 from videofeatures.plan import PendingRow
+from videofeatures.probing import probe_video, resized_size
 from videofeatures.settings import Settings
 from videofeatures.skipping import skip_filter
 from videofeatures.truncation import find_truncation
-from videofeatures.video import iter_frames, probe_video, resized_size
+from videofeatures.video import iter_frames
 
 MAX_QUEUED_BYTES = 256 << 20
 """Pixels that may wait for the network: about 1,000 frames of resnet152, or 450 clips of
@@ -84,6 +85,7 @@ class SharedRows:
         self._rows = iter(rows)
         self._claims = claims
         self._later: list[PendingRow] = []
+        self._has_told = False
         self._lock = threading.Lock()
 
     def take(self, stopped: threading.Event) -> Video | None:
@@ -97,7 +99,8 @@ class SharedRows:
                 if video := self._try(row):
                     return video
                 self._later.append(row)
-            if self._later:
+            if self._later and not self._has_told:
+                self._has_told = True
                 logger.info("waiting for %d rows that others work on", len(self._later))
             while self._later and not stopped.is_set():
                 for row in self._later:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from videofeatures.inputs import FFMPEG_LINES
 from videofeatures.plan import PendingRow
-from videofeatures.video import FFMPEG_LINES, VideoMetadata
+from videofeatures.probing import VideoMetadata
 
 ROWS_PER_BLOCK = 256
 """Features in a block of a growing array: 1 MB of 2048 float16."""

@@ -111,7 +111,8 @@ def find_pending(
         feature = _stat(row.feature_path)
         record = records.last.get(row.feature_path)
         if feature is None:
-            detail = f"failed before: {record.reason}" if record and record.reason else ""
+            has_failed_before = record is not None and record.status == "failed"
+            detail = f"failed before: {record.reason}" if has_failed_before else ""
             pending.append(PendingRow(*row, False, MISSING, detail))
         elif stat.S_ISDIR(feature.st_mode):
             problems.append(f"{row.feature_path}: is a folder; a feature_path must be a file")

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import av
 import numpy as np
 
-from videofeatures.video import first_video_stream, open_container
+from videofeatures.probing import first_video_stream, open_container
 
 CONTAINERS = ("mov", "matroska")
 """Those whose times are written down, not guessed (AVI) and not shifted (MPEG-TS)."""

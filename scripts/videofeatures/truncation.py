@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import av
 
-from videofeatures.video import VideoMetadata, first_video_stream, open_container
+from videofeatures.probing import VideoMetadata, first_video_stream, open_container
 
 TOLERANCE_SECONDS = 1.0
 """What may be missing: headers are wrong by some frames, and by the length of a sound packet."""
