@@ -28,6 +28,7 @@ from snakemake.logging import logger
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
 from videofeatures import jobs, manifest, plan
+from videofeatures.claims import tidy_up
 from videofeatures.errors import InputError
 from videofeatures.records import read_records
 from videofeatures.rows import FEATURE_SUFFIXES
@@ -149,6 +150,7 @@ def end_run():
     """Remove the jobs' files, and say what was done and what was not."""
     for job in JOBS:
         jobs.job_path(job.results, job.name).unlink(missing_ok=True)
+    tidy_up(row.feature_path for job in JOBS for row in job.rows)
     failed = jobs.find_failed(JOBS, read_records(config["results"]))
     say(*jobs.describe_end(JOBS, failed))
     try:

@@ -14,6 +14,7 @@ from dataclasses import fields
 from typing import Any
 
 from videofeatures.backbones import BACKBONES
+from videofeatures.claims import tidy_up
 from videofeatures.errors import InputError
 from videofeatures.jobs import Job, cut_into_jobs, read_job
 from videofeatures.log import start_logging
@@ -166,6 +167,8 @@ def main(arguments: list[str] | None = None) -> int:
             num_failed,
             len(job.rows),
         )
+    if config and job:
+        tidy_up(row.feature_path for row in job.rows)
     if config and (job or not status):
         _leave_manifest(config)
     return status

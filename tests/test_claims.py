@@ -15,7 +15,7 @@ import pytest
 
 from conftest import ROOT
 from videofeatures import claims as claims_module
-from videofeatures.claims import Claims
+from videofeatures.claims import Claims, tidy_up
 from videofeatures.storage import replace_file
 
 LONG = 1000.0
@@ -151,6 +151,28 @@ def test_what_a_killed_writer_left_goes_when_its_row_is_taken_over(tmp_path):
         assert claims.take(str(path))
         assert not parts[0].exists()
         assert parts[1].exists()  # another row's, of somebody who may be alive
+
+
+def test_what_killed_processes_left_beside_done_rows_is_tidied_up(tmp_path):
+    """And nothing of those who are alive."""
+    done, held = tmp_path / "done.npy", tmp_path / "held.npy"
+    for _ in range(2):  # also one who had taken over
+        holder = start_holder(done, LONG)
+        holder.kill()
+        holder.wait()
+    holder = start_holder(held, LONG)
+    try:
+        done.touch()
+        with Claims(LONG) as ours:
+            assert ours.take(str(tmp_path / "ours.npy"))
+            tidy_up([str(done), str(tmp_path / "nowhere" / "x.npy")])
+            assert len(hidden(tmp_path)) == 2
+            assert not ours.take(str(held))
+        tidy_up([str(done)])
+        assert len(hidden(tmp_path)) == 1
+    finally:
+        holder.kill()
+        holder.wait()
 
 
 WORK = """

@@ -13,14 +13,19 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
+import re
 import threading
 import time
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from videofeatures.storage import hidden_name, remove_temporary_files
+
+CLAIM = re.compile(r"\.[0-9a-f]{16}\.\d+\.claim$")
 
 BEATS = 8
 """How many times a claim is touched in the time after which it counts as abandoned: NFS may show
@@ -68,15 +73,24 @@ class Claims:
         """
         path = Path(feature_path)
         path.parent.mkdir(parents=True, exist_ok=True)
+        claims = self.take_hidden(path.parent, hidden_name(path))
+        if claims is None:
+            return False
+        with self._lock:
+            self._held[feature_path] = claims
+        return True
+
+    def take_hidden(self, folder: Path, start: str) -> list[Path] | None:
+        """Make the claim of a row whose hidden files start so; gives it, after abandoned ones."""
         claims: list[Path] = []
         while True:
-            claim = path.parent / f"{hidden_name(path)}.{len(claims)}.claim"
+            claim = folder / f"{start}.{len(claims)}.claim"
             claims.append(claim)
             try:
                 file = os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
             except FileExistsError:
                 if not self._is_abandoned(claim):
-                    return False
+                    return None
                 continue
             try:
                 os.write(file, json.dumps(_this_process()).encode())
@@ -86,16 +100,15 @@ class Claims:
             finally:
                 os.close(file)
             if len(claims) > 1:
-                remove_temporary_files(path)  # of the one who is gone
-            with self._lock:
-                self._held[feature_path] = claims
-            return True
+                remove_temporary_files(folder, start)  # of the one who is gone
+            return claims
 
     def release(self, feature_path: str) -> None:
         """Give up a claim, if it is held, and the abandoned ones that came before it."""
         with self._lock:
             claims = self._held.pop(feature_path, [])
-        for claim in reversed(claims):
+        # The first number first: who comes now finds it free, or else the one after it taken.
+        for claim in claims:
             with contextlib.suppress(OSError):
                 claim.unlink()
 
@@ -120,6 +133,23 @@ class Claims:
             self._seen[claim] = _Sight(file, now)
             return False
         return now - sight.time >= self._timeout_seconds
+
+
+def tidy_up(feature_paths: Iterable[str]) -> None:
+    """Remove what killed processes of this machine have left in the folders of feature files.
+
+    A process that is killed between its last row and its own tidying leaves a claim that
+    nobody takes over, since the row is done. This looks at whole folders: once a run.
+    """
+    claims = Claims(math.inf)
+    for folder in {Path(path).parent for path in feature_paths}:
+        with contextlib.suppress(OSError):
+            with os.scandir(folder) as entries:
+                names = [entry.name for entry in entries if CLAIM.match(entry.name)]
+            for start in {name.rsplit(".", 2)[0] for name in names}:
+                # Only who holds a row may remove what belongs to it.
+                for claim in claims.take_hidden(folder, start) or []:
+                    claim.unlink()
 
 
 @cache

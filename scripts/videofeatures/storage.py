@@ -36,7 +36,9 @@ def replace_file(path: str | os.PathLike, *, tidy: bool = False) -> Iterator[IO[
         with open(temporary, "xb") as file:
             if tidy:  # by the clock of the disk
                 now = os.fstat(file.fileno()).st_mtime
-                remove_temporary_files(path, before=now - FORGOTTEN_SECONDS)
+                remove_temporary_files(
+                    path.parent, hidden_name(path), before=now - FORGOTTEN_SECONDS
+                )
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -52,14 +54,14 @@ def hidden_name(path: Path) -> str:
     return f".{digest}"
 
 
-def remove_temporary_files(path: Path, *, before: float | None = None) -> None:
-    """Remove what processes that were killed while they wrote `path` have left beside it.
+def remove_temporary_files(folder: Path, start: str, *, before: float | None = None) -> None:
+    """Remove what processes have left that were killed while they wrote a file.
 
     Args:
+        start: the file's `hidden_name`.
         before: only files that were last written before this time, in seconds since the epoch.
     """
-    start = hidden_name(path)
-    with os.scandir(path.parent) as entries:
+    with os.scandir(folder) as entries:
         found = [e for e in entries if e.name.startswith(start) and e.name.endswith(".part")]
     for entry in found:
         with contextlib.suppress(FileNotFoundError):
