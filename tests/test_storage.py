@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import resource
 
 import numpy as np
 import pytest
@@ -33,6 +35,20 @@ def test_npz_holds_features_times_and_provenance_without_pickle(tmp_path):
 def test_features_and_times_must_belong_together(tmp_path):
     with pytest.raises(ValueError, match="3 features and 2 timestamps"):
         write_features(tmp_path / "a.npz", FEATURES, TIMES[:2], {})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.npz"])
+def test_a_file_that_cannot_be_written_says_why_and_is_not_there(tmp_path, name):
+    limit, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    features = np.zeros((1000, 100), np.float16)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, most))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            write_features(tmp_path / name, features, np.zeros(1000), {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
+    assert caught.value.errno == errno.EFBIG
     assert list(tmp_path.iterdir()) == []
 
 

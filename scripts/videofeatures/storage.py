@@ -96,4 +96,12 @@ def write_features(
                 provenance=np.array(json.dumps(provenance)),
             )
         else:
-            np.save(file, features, allow_pickle=False)
+            np.save(_OnlyWrites(file), features, allow_pickle=False)
+
+
+class _OnlyWrites:
+    """A file that NumPy does not know for one: it would write past Python, and then say nothing
+    of why it could not."""
+
+    def __init__(self, file: IO[bytes]):
+        self.write = file.write
