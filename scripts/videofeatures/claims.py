@@ -182,7 +182,7 @@ def _is_gone(text: bytes) -> bool:
     try:
         holder = json.loads(text)
     except ValueError:
-        return False  # it is just being written
+        return False  # it is just being written, or its writer was killed: the time will tell
     if holder["machine"] is None or holder["machine"] != _machine():
         return False
     return _started(holder["pid"]) != holder["started"]
