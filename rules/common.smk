@@ -153,12 +153,7 @@ def end_run():
     tidy_up(row.feature_path for job in JOBS for row in job.rows)
     failed = jobs.find_failed(JOBS, read_records(config["results"]))
     say(*jobs.describe_end(JOBS, failed))
-    try:
-        counts = manifest.write_manifest(config)
-    except (InputError, OSError) as error:  # the CSV has changed meanwhile, say
-        say(f"The manifest cannot be written: {error}")
-    else:
-        say(manifest.describe_counts(counts, config["results"]))
+    say(manifest.leave_manifest(config))
 
 
 STAMP = Path(".snakemake") / f"stale-{os.getpid()}"

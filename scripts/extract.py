@@ -18,7 +18,7 @@ from videofeatures.claims import tidy_up
 from videofeatures.errors import InputError
 from videofeatures.jobs import Job, cut_into_jobs, read_job
 from videofeatures.log import start_logging
-from videofeatures.manifest import describe_counts, write_manifest
+from videofeatures.manifest import leave_manifest
 from videofeatures.plan import describe, find_pending, read_inputs, split_failed
 from videofeatures.records import read_records
 from videofeatures.settings import Settings
@@ -170,17 +170,8 @@ def main(arguments: list[str] | None = None) -> int:
     if config and job:
         tidy_up(row.feature_path for row in job.rows)
     if config and (job or not status):
-        _leave_manifest(config)
+        logger.info("%s", leave_manifest(config))
     return status
-
-
-def _leave_manifest(config: dict[str, Any]) -> None:
-    try:
-        counts = write_manifest(config)
-    except (InputError, OSError) as error:  # the CSV has changed meanwhile, or the disk is full
-        logger.error("the manifest cannot be written: %s", error)
-    else:
-        logger.info("%s", describe_counts(counts, config["results"]))
 
 
 if __name__ == "__main__":

@@ -7,21 +7,14 @@ from __future__ import annotations
 
 import os
 import struct
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-import imageio_ffmpeg
+from conftest import run_ffmpeg
 
 SECONDS = 6
 X264 = ("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-g", "25")
 AAC = ("-c:a", "aac")
-
-
-def ffmpeg(*arguments: object) -> None:
-    """Run the ffmpeg that the project uses."""
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-nostdin", "-y"]
-    subprocess.run([*command, *map(str, arguments)], check=True, stderr=subprocess.DEVNULL)
 
 
 def video(
@@ -46,7 +39,7 @@ def video(
     ]
     if sound is not None:
         inputs += ["-f", "lavfi", "-i", f"sine=d={sound}", *AAC]
-    ffmpeg(*inputs, *codec, *options, path)
+    run_ffmpeg(*inputs, *codec, *options, path)
     return path
 
 
@@ -75,7 +68,7 @@ def joined(path: Path, *sizes: str) -> Path:
 
 def rotated(path: Path, degrees: int) -> Path:
     plain = video(path.with_name(f"plain{degrees}.mp4"))
-    ffmpeg("-display_rotation", degrees, "-i", plain, "-c", "copy", path)
+    run_ffmpeg("-display_rotation", degrees, "-i", plain, "-c", "copy", path)
     return path
 
 
@@ -92,14 +85,14 @@ def wrong_duration(path: Path, factor: float) -> Path:
 def with_cover(path: Path, *, only: bool) -> Path:
     """Sound with cover art, and a film beside it or not."""
     cover, sound = path.with_name("cover.png"), path.with_name("sound.m4a")
-    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=64x64", "-frames:v", 1, cover)
-    ffmpeg("-f", "lavfi", "-i", f"sine=d={SECONDS}", *AAC, sound)
+    run_ffmpeg("-f", "lavfi", "-i", "testsrc2=s=64x64", "-frames:v", 1, cover)
+    run_ffmpeg("-f", "lavfi", "-i", f"sine=d={SECONDS}", *AAC, sound)
     inputs, maps = ["-i", sound, "-i", cover], ["-map", "0:a", "-map", "1:v"]
     disposition = ["-disposition:v:0", "attached_pic"]
     if not only:
         film = video(path.with_name("film.mp4"))
         inputs, maps = [*inputs, "-i", film], [*maps, "-map", "2:v"]
-    ffmpeg(*inputs, *maps, "-c", "copy", *disposition, path)
+    run_ffmpeg(*inputs, *maps, "-c", "copy", *disposition, path)
     return path
 
 
@@ -136,7 +129,7 @@ def dangling(path: Path) -> Path:
 def two_films(path: Path) -> Path:
     first, second = video(path.with_name("first.mp4")), path.with_name("second.mp4")
     video(second, seconds=2, size="96x160")
-    ffmpeg("-i", first, "-i", second, "-map", "0:v", "-map", "1:v", "-c", "copy", path)
+    run_ffmpeg("-i", first, "-i", second, "-map", "0:v", "-map", "1:v", "-c", "copy", path)
     return path
 
 
@@ -165,7 +158,7 @@ ODD: dict[str, tuple[Make, int | str]] = {
     "long_duration.mkv": (lambda p: wrong_duration(p, 10), "ends at 6 s of 60 s: truncated"),
     "short_duration.mkv": (lambda p: wrong_duration(p, 0.1), 6),
     "sound_only.mp4": (
-        lambda p: ffmpeg("-f", "lavfi", "-i", "sine=d=3", *AAC, p) or p,
+        lambda p: run_ffmpeg("-f", "lavfi", "-i", "sine=d=3", *AAC, p) or p,
         "no video stream",
     ),
     "cover_only.m4a": (lambda p: with_cover(p, only=True), "no video stream but cover art"),
@@ -187,8 +180,8 @@ ODD: dict[str, tuple[Make, int | str]] = {
     ),
     # Odd.
     "cover_too.m4a": (lambda p: with_cover(p, only=False), 6),
-    "image.png": (lambda p: ffmpeg("-f", "lavfi", "-i", "testsrc2", "-frames:v", 1, p) or p, 1),
-    "image.jpg": (lambda p: ffmpeg("-f", "lavfi", "-i", "testsrc2", "-frames:v", 1, p) or p, 1),
+    "image.png": (lambda p: run_ffmpeg("-f", "lavfi", "-i", "testsrc2", "-frames:v", 1, p) or p, 1),
+    "image.jpg": (lambda p: run_ffmpeg("-f", "lavfi", "-i", "testsrc2", "-frames:v", 1, p) or p, 1),
     "one_frame.mp4": (lambda p: video(p, seconds=0.04), 1),
     "third_of_a_second.mp4": (lambda p: video(p, seconds=0.3), 1),
     "variable_rate.mp4": (lambda p: video(p, "-fps_mode", "vfr", filters=VARIABLE), 6),

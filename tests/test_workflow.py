@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import ROOT, Workflow, make_clip, run_ffmpeg, start_session, write_csv
+from conftest import ROOT, Workflow, make_clip, run_ffmpeg, start_session, wait_for, write_csv
 from videofeatures.records import read_records
 
 NOTHING_TO_DO = "Nothing to be done"
@@ -249,13 +249,6 @@ def test_a_run_killed_half_way_keeps_what_it_finished(workflow, clips, tmp_path,
     assert all(names.count(name) == 1 for name in finished)
     assert workflow.pending() == {}
     assert list((workflow.folder / "features").glob(".*.part")) == []
-
-
-def wait_for(condition, seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def test_a_file_that_appears_between_planning_and_the_job_is_kept(workflow, clips):

@@ -226,6 +226,11 @@ def decode_video(
         pass  # probing says what is wrong
     video.metadata = probe_video(path, local_files_only=settings.local_files_only)
     size = resized_size(video.metadata, backbone.resize_size, square_pixels=settings.square_pixels)
+    packet_filter = None
+    if settings.skip_unused:
+        packet_filter = skip_filter(
+            path, backbone.frame_rate, local_files_only=settings.local_files_only
+        )
     frames = iter_frames(
         path,
         size,
@@ -233,7 +238,7 @@ def decode_video(
         crop_size=backbone.crop_size,
         interpolation=settings.interpolation,
         hwaccel=settings.hwaccel,
-        packet_filter=_skip_filter(path, settings) if settings.skip_unused else None,
+        packet_filter=packet_filter,
         num_threads=num_threads,
         timeout_seconds=settings.decode_timeout_seconds,
         local_files_only=settings.local_files_only,
@@ -253,8 +258,3 @@ def decode_video(
     )
     if video.warning and settings.truncated == "fail":
         raise VideoError(video.warning, video.ffmpeg_lines)
-
-
-def _skip_filter(path: str, settings: Settings) -> str | None:
-    frame_rate = settings.resolve_backbone().frame_rate
-    return skip_filter(path, frame_rate, local_files_only=settings.local_files_only)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from videofeatures.errors import InputError
 from videofeatures.plan import PendingRow, find_pending, has_failed, read_inputs
 from videofeatures.records import Record, read_records
 from videofeatures.rows import Row
@@ -66,6 +67,14 @@ def describe_counts(counts: Counter, results: str | os.PathLike) -> str:
     """The counts of states and where to look, in one line."""
     told = ", ".join(f"{counts[state]} {state}" for state in STATES)
     return f"{told}: {manifest_path(results)} lists every row"
+
+
+def leave_manifest(config: dict[str, Any]) -> str:
+    """Write the manifest at the end of a run; gives what to say of it, whatever happens."""
+    try:
+        return describe_counts(write_manifest(config), config["results"])
+    except (InputError, OSError) as error:  # the CSV has changed meanwhile, or the disk is full
+        return f"the manifest cannot be written: {error}"
 
 
 def _lines(

@@ -130,5 +130,5 @@ def _take(records: Records, line: str, with_facts: bool) -> None:
     last = records.last.get(key)
     # Not `<`: of two lines with one time, the later one in the file is the later one.
     if last is None or last.time <= entry["time"]:
-        facts = {"facts": entry if with_facts else None}
-        records.last[key] = Record(*map((entry | facts).get, Record._fields))
+        *known, _ = map(entry.get, Record._fields)
+        records.last[key] = Record(*known, entry if with_facts else None)
