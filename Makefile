@@ -1,5 +1,5 @@
 # What each target does, and when to use it, is in README.md.
-.PHONY: env demo test lint bench bench-memory clean
+.PHONY: env demo test test-slurm lint bench bench-memory bench-plan clean
 
 PYTHON ?= python3
 PIP_INSTALL = .venv/bin/python -m pip install --disable-pip-version-check --quiet --constraint envs/constraints.txt
@@ -27,6 +27,15 @@ demo: .venv/installed
 test: .venv/installed-dev
 	.venv/bin/python -m pytest
 
+# On a SLURM cluster of this machine alone, started for the tests. As root of a Debian, this
+# installs SLURM; where it cannot be started, the tests are skipped, and say why.
+test-slurm: .venv/installed-dev
+	@command -v slurmctld > /dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get > /dev/null \
+		|| { apt-get update --quiet=2; DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 \
+			--yes --no-install-recommends slurm-wlm munge > /dev/null; } \
+		|| echo "SLURM could not be installed"
+	.venv/bin/python -m pytest -m slurm tests/test_slurm.py
+
 lint: .venv/installed-dev
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
@@ -40,6 +49,10 @@ bench: .venv/installed
 # Peak memory for a video of 10 s and one of an hour.
 bench-memory: .venv/installed
 	.venv/bin/python benchmarks/memory.py
+
+# What planning takes, for a thousand to a million rows.
+bench-plan: .venv/installed
+	.venv/bin/python benchmarks/plan.py
 
 clean:
 	rm -rf demo bench .pytest_cache .ruff_cache

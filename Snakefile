@@ -27,7 +27,7 @@ rule all:
     default_target: True
     input:
         # Without any input, a rule runs each time.
-        [row.feature_path for job in JOBS for row in job.rows] or config["videos"],
+        [jobs.end_path(job.results, job.name) for job in JOBS] or config["videos"],
     message:
         "All features are there."
 

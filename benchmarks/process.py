@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import subprocess
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,23 +32,49 @@ class Run:
     peak_mb: float
     started_time: float
     stdout: str
+    stderr: str
 
 
-def run(command: list, folder: Path) -> Run:
+def run(
+    command: list,
+    folder: Path,
+    *,
+    environment: dict[str, str] | None = None,
+    check: bool = True,
+) -> Run:
     """Run a process in a folder.
+
+    Args:
+        check: it is to end well.
 
     Raises:
         SystemExit: with what it said, if it failed.
     """
     started_time, started = time.time(), time.monotonic()
     before = os.times()
-    process = psutil.Popen(
-        list(map(str, command)),
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+    # Into files: a pipe would have to be emptied beside.
+    with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
+        streams = {"stdout": stdout, "stderr": stderr}
+        process = psutil.Popen(list(map(str, command)), cwd=folder, env=environment, **streams)
+        peak = _watch(process)
+        wall_seconds = time.monotonic() - started
+        after = os.times()
+        said = []
+        for stream in streams.values():
+            stream.seek(0)
+            said.append(stream.read())
+    if process.returncode and check:
+        raise SystemExit(
+            f"{' '.join(map(str, command))} ended with {process.returncode}:\n{said[1]}"
+        )
+    cpu_seconds = (after.children_user + after.children_system) - (
+        before.children_user + before.children_system
     )
+    return Run(wall_seconds, cpu_seconds, peak / 1e6, started_time, *said)
+
+
+def _watch(process: psutil.Popen) -> int:
+    """Wait for a process to end; the most memory that it and its children had, in bytes."""
     peak = 0
     while process.poll() is None:
         try:
@@ -59,14 +85,4 @@ def run(command: list, folder: Path) -> Run:
         except psutil.NoSuchProcess:
             pass
         time.sleep(SAMPLING_SECONDS)
-    wall_seconds = time.monotonic() - started
-    after = os.times()
-    stdout, stderr = process.communicate()
-    if process.returncode:
-        raise SystemExit(
-            f"{' '.join(map(str, command))} ended with {process.returncode}:\n{stderr}"
-        )
-    cpu_seconds = (after.children_user + after.children_system) - (
-        before.children_user + before.children_system
-    )
-    return Run(wall_seconds, cpu_seconds, peak / 1e6, started_time, stdout)
+    return peak

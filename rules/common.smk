@@ -8,13 +8,13 @@ Defines:
     WEIGHTS       the weights they need; None in a process started for one job
     DONE_TARGETS  feature files that the user asked for and that are done
     STAMP         file that makes Snakemake run a job whose outputs exist
-    NUM_THREADS   of a job
     PYTHON        that runs the scripts
-    start_run, end_run
+    get_resources, start_run, end_run
 """
 
 import atexit
 import contextlib
+import gc
 import io
 import os
 import sys
@@ -37,6 +37,9 @@ from videofeatures.weights import find_weights, missing_message
 
 # Threads of a job on a cluster, where a run has no number of cores to share out.
 CLUSTER_THREADS = 8
+
+# Time that a job asks for beside that of its videos: to start, and to wait for its device.
+MINUTES_PER_JOB = 15
 
 
 def is_not_about_backups(record):
@@ -66,7 +69,23 @@ def get_num_gpus():
 def get_num_threads():
     """Cores of a job: its GPU's share; all of them where no number of GPUs is given."""
     cores = get_limit("_cores")
-    return max(1, cores // get_num_gpus()) if cores else CLUSTER_THREADS
+    if cores:
+        return max(1, cores // get_num_gpus())
+    return workflow.resource_settings.max_threads or CLUSTER_THREADS
+
+
+def get_resources(job):
+    """What a job asks for, except what default-resources of a profile or the command line set:
+    there, a rule's own resources would win."""
+    own = {
+        "gpu": 1,
+        "mem_mb": config["mem_mb"],
+        "runtime": ceil(MINUTES_PER_JOB + config["minutes_per_video"] * len(job.rows)),
+    }
+    defaults = workflow.resource_settings.default_resources or {}
+    # Those that Snakemake has anyway were given by nobody: they have no text.
+    given = [name for name, value in defaults.items() if value.raw is not None]
+    return {name: value for name, value in own.items() if name not in given}
 
 
 def get_targets(args, rows):
@@ -111,6 +130,7 @@ def plan_run():
         config["results"],
         videos_per_job=config["videos_per_job"],
         num_gpus=get_num_gpus(),
+        num_threads=get_num_threads(),
     )
     if args.dryrun:
         say(*pending)
@@ -140,8 +160,12 @@ def start_run():
     """Before the first job, and never in a dry-run: the weights can be had, jobs have files."""
     if JOBS and WEIGHTS.identity is None:
         raise WorkflowError(missing_message(WEIGHTS))
+    gc.freeze()
+    gc.enable()
     for job in JOBS:
         jobs.write_job(job)
+    if JOBS:
+        say(f"The log of each job: {config['results']}/logs/{JOBS[0].name}.log and so on")
     # Should this process be killed, each row is in the manifest all the same.
     manifest.write_manifest(config)
 
@@ -149,15 +173,14 @@ def start_run():
 def end_run():
     """Remove the jobs' files, and say what was done and what was not."""
     for job in JOBS:
-        jobs.job_path(job.results, job.name).unlink(missing_ok=True)
+        jobs.remove_files(job)
     tidy_up(row.feature_path for job in JOBS for row in job.rows)
-    failed = jobs.find_failed(JOBS, read_records(config["results"]))
-    say(*jobs.describe_end(JOBS, failed))
-    say(manifest.leave_manifest(config))
+    records = read_records(config["results"])
+    say(*jobs.describe_end(JOBS, jobs.find_failed(JOBS, records)))
+    say(manifest.leave_manifest(config, records))
 
 
 STAMP = Path(".snakemake") / f"stale-{os.getpid()}"
-NUM_THREADS = get_num_threads()
 # With --sdm conda, python is the environment's; else it is the one that runs Snakemake.
 PYTHON = "python" if workflow.deployment_settings.deployment_method else sys.executable
 
@@ -166,6 +189,9 @@ PYTHON = "python" if workflow.deployment_settings.deployment_method else sys.exe
 logger.addFilter(is_not_about_backups)
 
 config.update(parse_values(config))
+# A plan is millions of objects, and all of them stay: to look for garbage among them, again
+# and again while Snakemake builds its graph, is a fifth of the time (measured).
+gc.disable()
 try:
     if workflow.is_main_process:
         JOBS, WEIGHTS, DONE_TARGETS = plan_run()

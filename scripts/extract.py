@@ -59,6 +59,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     numbers.add_argument("--hwaccel", default="none", help="device that ffmpeg decodes on")
 
     speed = parser.add_argument_group("options that change the speed")
+    speed.add_argument("--device", default="auto", help="auto, cuda (or else fail), or cpu")
     speed.add_argument("--batch_size", type=int, help="frames or clips in one forward pass")
     speed.add_argument("--decoders", "--num_decoding_thread", type=int, help="videos at a time")
     speed.add_argument("--skip_unused", type=_switch, default=False, help="decode less (0)")

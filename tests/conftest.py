@@ -22,7 +22,7 @@ from videofeatures import weights
 from videofeatures.backbones import BACKBONES
 
 ROOT = Path(__file__).parents[1]
-PROJECT = ("Snakefile", "rules", "scripts", "config", "envs", "profiles")
+PROJECT = ("Snakefile", "rules", "scripts", "config", "envs", "profiles", "slurm")
 
 
 def run_ffmpeg(*arguments: str | Path) -> None:
@@ -132,7 +132,12 @@ def real_weights(tmp_path_factory) -> Path:
 
 
 class Workflow:
-    """A copy of the project in a folder of its own, and Snakemake to run there."""
+    """A copy of the project in a folder of its own, and Snakemake to run there.
+
+    Attributes:
+        options: of each of its runs.
+        environment: of each of its runs; None for that of the tests.
+    """
 
     def __init__(self, folder: Path, shared_weights: Path):
         self.folder = folder
@@ -142,19 +147,25 @@ class Workflow:
             copy(source, folder / name)
         (folder / "resources").symlink_to(shared_weights.parents[1])
         self.config = {"backbone": "efficientnet_lite0", "videos": "videos.csv"}
+        self.options: tuple[str, ...] = ("--cores", "2")
+        self.environment: dict[str, str] | None = None
 
     def command(self, *arguments: str | Path, **config: object) -> list[str]:
         """`snakemake` with these arguments and, at the end, the configuration."""
         values = [f"{key}={value}" for key, value in (self.config | config).items()]
         return [
-            *(sys.executable, "-m", "snakemake", "--cores", "2", *map(str, arguments)),
+            *(sys.executable, "-m", "snakemake", *self.options, *map(str, arguments)),
             *("--config", *values),
         ]
 
     def run(self, *arguments: str | Path, check: bool = True, **config: object):
         """Run Snakemake to its end; `check` wants it to end well."""
         result = subprocess.run(
-            self.command(*arguments, **config), cwd=self.folder, capture_output=True, text=True
+            self.command(*arguments, **config),
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
         )
         if check:
             assert result.returncode == 0, result.stdout + result.stderr

@@ -26,3 +26,16 @@ def test_speed_compares_before_ours_and_the_limits(tmp_path, real_clips):
     assert ours["limited_by"] in ("network", "decode")
     assert min(network["cpu_seconds"], decode["cpu_seconds"]) >= 0
     assert (tmp_path / "speed.md").read_text() in result.stdout
+
+
+def test_planning_is_measured_for_each_state_of_a_collection(tmp_path):
+    command = [sys.executable, ROOT / "benchmarks" / "plan.py", "--output", tmp_path]
+    command += ["--sizes", "300", "--slow", "300", "--jobs", "300"]
+    result = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    *dry_runs, job, whole = json.loads((tmp_path / "plan.json").read_text())["rows"]
+    found = [(row["what"], row["num_pending"]) for row in dry_runs]
+    expected = [("none done", 300), ("99 % done", 3), ("all done", 0)]
+    assert found == [*expected, ("none done, slow", 300), ("all done, slow", 0)]
+    assert job["rows_of_job"] == 150
+    assert whole["jobs"] == 2

@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from videofeatures import rows as rows_module
 from videofeatures.errors import InputError
 from videofeatures.rows import Row, read_rows
 
@@ -77,6 +78,14 @@ def test_all_problems_are_told_at_once(tmp_path, monkeypatch):
     with pytest.raises(InputError) as caught:
         read(tmp_path, content)
     assert len(caught.value.problems) == 5
+
+
+def test_a_csv_is_read_in_parts_that_nobody_notices(tmp_path, monkeypatch):
+    monkeypatch.setattr(rows_module, "CHUNK_SIZE", 2)
+    text = HEADER + "a.mp4,a.npy\nb.mp4,b.npy\n\nc.mp4,c.npy\nd.mp4,d.npy\n"
+    assert [row.video_path for row in read(tmp_path, text)] == ["a.mp4", "b.mp4", "c.mp4", "d.mp4"]
+    with pytest.raises(InputError, match=r"line 7: feature_path a\.npy is that of line 2 too"):
+        read(tmp_path, text + "e.mp4,a.npy\n")
 
 
 def test_a_long_list_of_problems_is_cut(tmp_path):

@@ -32,6 +32,7 @@ OTHER_VALUES = {
     "l2_normalize": False,
     "half_precision": False,
     "batch_size": 3,
+    "device": "cpu",
     "decoders": 3,
     "skip_unused": True,
 }

@@ -275,6 +275,16 @@ def test_a_file_that_appears_between_planning_and_the_job_is_kept(workflow, clip
     assert computed(workflow) == ["2", "3"]
 
 
+def test_a_file_that_appears_while_snakemake_plans_hides_no_row_of_its_job(workflow, clips):
+    workflow.write_rows(*[(clip, f"features/{clip.stem}.npy") for clip in clips])
+    # After our plan, and before Snakemake looks at the disk itself.
+    with open(workflow.folder / "Snakefile", "a") as file:
+        file.write("\n\nPath('features').mkdir()\nPath('features/0.npy').write_text('theirs')\n")
+    workflow.run()
+    assert (workflow.folder / "features" / "0.npy").read_text() == "theirs"
+    assert computed(workflow) == ["1", "2", "3"]
+
+
 def test_jobs_have_no_more_rows_than_asked(workflow, clips):
     workflow.write_rows(*[(clip, f"features/{clip.stem}.npy") for clip in clips])
     result = workflow.run(videos_per_job=2)
@@ -317,6 +327,43 @@ def test_stale_rows_are_replaced_on_other_nodes(done):
     assert sorted(after) == sorted(before)
     assert all(not np.array_equal(before[name], after[name]) for name in before)
     no_leftovers(done)
+
+
+QSUB = """\
+#!/bin/bash
+echo "$*" >> qsub.txt
+bash "${@: -1}" >> .snakemake/pbs_logs/features.o7 2>&1
+echo 7.server
+"""
+
+
+def test_the_profile_for_pbs_asks_for_what_a_job_needs(workflow, clips):
+    """With a stand-in for qsub, which runs the job at once."""
+    (workflow.folder / "bin").mkdir()
+    qsub = workflow.folder / "bin" / "qsub"
+    qsub.write_text(QSUB)
+    qsub.chmod(0o755)
+    workflow.environment = os.environ | {"PATH": f"{qsub.parent}:{os.environ['PATH']}"}
+    workflow.options = ("--profile", "profiles/pbs", "--resources", "gpu=2", "--latency-wait", "1")
+    workflow.write_rows(*[(clip, f"features/{clip.stem}.npy") for clip in clips])
+    workflow.run(minutes_per_video=10)
+    assert sorted(read_features(workflow)) == ["0", "1", "2", "3"]
+    first, second = (workflow.folder / "qsub.txt").read_text().splitlines()
+    for line in (first, second):
+        assert "-l select=1:ncpus=8:ngpus=1:mem=8000mb -l walltime=35:00 " in line
+    workflow.options += ("--default-resources", "mem_mb=3000", "runtime=7")
+    (workflow.folder / "features" / "0.npy").unlink()
+    workflow.run()
+    (last,) = (workflow.folder / "qsub.txt").read_text().splitlines()[2:]
+    assert "mem=3000mb -l walltime=7:00 " in last
+
+
+def test_the_profile_for_a_workstation_shares_its_cores_out(workflow, clips):
+    workflow.options = ("--profile", "profiles/workstation")
+    workflow.write_rows(*[(clip, f"features/{clip.stem}.npy") for clip in clips])
+    result = workflow.run("-n", "--printshellcmds", "--cores", "8")
+    assert "4 pending in 4 jobs" in result.stderr
+    assert (result.stdout + result.stderr).count("--threads 2 ") == 4
 
 
 @pytest.mark.parametrize(("num_gpus", "num_jobs", "threads"), [(1, 1, 8), (4, 4, 2), (16, 4, 1)])

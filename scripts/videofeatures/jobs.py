@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
+import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from itertools import pairwise
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
+from videofeatures.disk import look_at
 from videofeatures.errors import MAX_SHOWN
 from videofeatures.plan import PendingRow
 from videofeatures.records import Records
@@ -23,13 +25,18 @@ UNFINISHED = "was not finished"
 
 
 class Job(NamedTuple):
-    """Rows that one process does on one device, and how."""
+    """Rows that one process does on one device, and how.
+
+    Attributes:
+        num_threads: CPU threads to ask for.
+    """
 
     name: str
     settings: Settings
     weights_path: str
     results: str
     rows: tuple[PendingRow, ...]
+    num_threads: int = 1
 
     @property
     def has_stale_rows(self) -> bool:
@@ -45,19 +52,27 @@ def cut_into_jobs(
     *,
     videos_per_job: int,
     num_gpus: int = 1,
+    num_threads: int = 1,
 ) -> list[Job]:
-    """Jobs of at most `videos_per_job` rows, and no fewer jobs than GPUs if rows allow."""
+    """Jobs of at most `videos_per_job` rows, and no fewer jobs than GPUs if rows allow.
+
+    Their names are those of no other run.
+    """
     num_jobs = max(math.ceil(len(pending) / videos_per_job), min(num_gpus, len(pending)))
     bounds = [len(pending) * k // num_jobs for k in range(num_jobs + 1)] if num_jobs else [0]
-    settings_digest = settings.digest()
-    jobs = []
-    for number, (begin, end) in enumerate(pairwise(bounds), start=1):
-        rows = tuple(pending[begin:end])
-        content = json.dumps([settings_digest, weights.identity, rows])
-        digest = hashlib.sha256(content.encode()).hexdigest()[:8]
-        name = f"extract_{number:04d}_{digest}"
-        jobs.append(Job(name, settings, str(weights.shared_path), results, rows))
-    return jobs
+    # A run that was killed may have left files of its jobs, and jobs that go on elsewhere.
+    run = secrets.token_hex(4)
+    return [
+        Job(
+            f"extract_{run}_{number:04d}",
+            settings,
+            str(weights.shared_path),
+            results,
+            tuple(pending[begin:end]),
+            num_threads,
+        )
+        for number, (begin, end) in enumerate(pairwise(bounds), start=1)
+    ]
 
 
 def job_path(results: str | os.PathLike, name: str) -> Path:
@@ -65,9 +80,19 @@ def job_path(results: str | os.PathLike, name: str) -> Path:
     return Path(results) / "plan" / f"{name}.json"
 
 
+def end_path(results: str | os.PathLike, name: str) -> Path:
+    """A file that is there when all of a job's rows are done."""
+    return Path(results) / "plan" / f"{name}.done"
+
+
+def remove_files(job: Job) -> None:
+    """Remove what told a job what to do, and that it is done."""
+    for path in (job_path(job.results, job.name), end_path(job.results, job.name)):
+        path.unlink(missing_ok=True)
+
+
 def write_job(job: Job) -> None:
-    """Write a job's file. Its name holds a hash of the rows, so that one left by a killed
-    run is never taken for another."""
+    """Write a job's file."""
     content = job._asdict() | {"settings": asdict(job.settings)}
     with replace_file(job_path(job.results, job.name)) as file:
         file.write(json.dumps(content, indent=1).encode())
@@ -120,8 +145,8 @@ def find_failed(jobs: Iterable[Job], records: Records) -> list[tuple[PendingRow,
     failed = []
     for job in jobs:
         digest = job.settings.digest()
-        for row in job.rows:
-            if row.is_done:  # by others, it may be
+        for row, is_done in zip(job.rows, look_at(attrgetter("is_done"), job.rows), strict=True):
+            if is_done:  # by others, it may be
                 continue
             record = records.last.get(row.feature_path)
             if record and record.digest == digest and record.status == "failed":

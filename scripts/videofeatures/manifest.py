@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from videofeatures.disk import look_at
 from videofeatures.errors import InputError
 from videofeatures.plan import PendingRow, find_pending, has_failed, read_inputs
-from videofeatures.records import Record, read_records
+from videofeatures.records import Record, Records, read_records
 from videofeatures.rows import Row
 from videofeatures.settings import Settings
 from videofeatures.storage import replace_file
@@ -40,15 +41,18 @@ def manifest_path(results: str | os.PathLike) -> Path:
     return Path(results) / "manifest.csv"
 
 
-def write_manifest(config: dict[str, Any]) -> Counter:
+def write_manifest(config: dict[str, Any], records: Records | None = None) -> Counter:
     """Write the manifest of a checked configuration, and count its states.
+
+    Args:
+        records: as they are now, if they have been read.
 
     Raises:
         InputError: the configuration or its CSV cannot be used.
     """
     settings, rows = read_inputs(config)
     weights = find_weights(config["backbone"], config["weights"])
-    records = read_records(config["results"], with_facts=True)
+    records = records or read_records(config["results"])
     pending = {r.feature_path: r for r in find_pending(rows, records, settings, weights)}
     counts: Counter = Counter()
     with replace_file(manifest_path(config["results"]), tidy=True) as file:
@@ -69,10 +73,10 @@ def describe_counts(counts: Counter, results: str | os.PathLike) -> str:
     return f"{told}: {manifest_path(results)} lists every row"
 
 
-def leave_manifest(config: dict[str, Any]) -> str:
+def leave_manifest(config: dict[str, Any], records: Records | None = None) -> str:
     """Write the manifest at the end of a run; gives what to say of it, whatever happens."""
     try:
-        return describe_counts(write_manifest(config), config["results"])
+        return describe_counts(write_manifest(config, records), config["results"])
     except (InputError, OSError) as error:  # the CSV has changed meanwhile, or the disk is full
         return f"the manifest cannot be written: {error}"
 
@@ -85,25 +89,28 @@ def _lines(
     weights: Weights,
 ) -> Iterator[dict[str, Any]]:
     digest = settings.digest()
-    for row in rows:
-        record = last.get(row.feature_path)
-        facts = (record.facts if record else None) or {}
+
+    def look(row: Row) -> str:
+        """The row's state."""
         found = pending.get(row.feature_path)
         if found is None:
-            # Without a record, or with that of somebody who was killed before he said `done`,
-            # nothing is known but that the file is good.
-            known = facts if facts.get("status") == "done" else {}
-            yield _line(row, "done", known.get("reason") or "", known)
-        elif not os.path.exists(row.video_path):
-            yield _line(row, "missing", "no such file", {})
-        elif has_failed(found, record, digest, weights.identity):
-            yield _line(row, "failed", facts["reason"], facts)
-        else:
-            detail = f" ({found.detail})" if found.detail else ""
-            yield _line(row, "pending", found.reason + detail, {})
+            return "done"
+        if not os.path.exists(row.video_path):
+            return "missing"
+        failed = has_failed(found, last.get(row.feature_path), digest, weights.identity)
+        return "failed" if failed else "pending"
 
-
-def _line(row: Row, state: str, reason: str, facts: dict[str, Any]) -> dict[str, Any]:
-    said = " | ".join(facts.get("ffmpeg_lines") or ())
-    line = {"state": state, "reason": reason, "ffmpeg_lines": said}
-    return {key: facts.get(key, "") for key in COLUMNS} | row._asdict() | line
+    for row, state in zip(rows, look_at(look, rows), strict=True):
+        record = last.get(row.feature_path)
+        # Without a record, or with that of somebody who was killed before he said `done`,
+        # nothing is known of a done row but that its file is good.
+        facts = record._asdict() if record and record.status == state else {}
+        reason = facts.get("reason") or ""
+        if state == "missing":
+            reason, facts = "no such file", {}
+        elif state == "pending":
+            found = pending[row.feature_path]
+            reason = found.reason + (f" ({found.detail})" if found.detail else "")
+        said = " | ".join(facts.get("ffmpeg_lines", ()))
+        line = {"state": state, "reason": reason, "ffmpeg_lines": said}
+        yield {key: facts.get(key, "") for key in COLUMNS} | row._asdict() | line

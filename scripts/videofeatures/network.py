@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import platform
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,15 +13,42 @@ import torch
 from torch import nn
 
 from videofeatures.backbones import Backbone
+from videofeatures.errors import InputError
 from videofeatures.fusing import can_join, fold_batch_norm, join_convolutions
 from videofeatures.weights import load_network
+
+logger = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def choose_device() -> torch.device:
-    """The first CUDA device that is visible, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def choose_device(asked: str = "auto", index: int = 0) -> torch.device:
+    """The device to compute on, made torch's own default where it is a CUDA device.
+
+    Args:
+        asked: `auto` (CUDA where it can be used, else the CPU), `cuda` or `cpu`.
+        index: of the CUDA device to use.
+
+    Raises:
+        InputError: `cuda` was asked for and cannot be used.
+    """
+    if asked != "cpu" and torch.cuda.is_available():
+        # Memory is pinned for the default device, and events belong to it.
+        torch.cuda.set_device(index)
+        return torch.device("cuda", index)
+    if asked == "cuda":
+        raise InputError(
+            f"device: no CUDA device can be used on {platform.node()}. Look at `nvidia-smi` and "
+            "CUDA_VISIBLE_DEVICES there, or set `device: auto`"
+        )
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if asked == "auto" and given:
+        logger.warning(
+            "this job was given a GPU (CUDA_VISIBLE_DEVICES=%s), but torch can use none: it "
+            "computes on the CPU. `device: cuda` makes this an error",
+            given,
+        )
+    return torch.device("cpu")
 
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import platform
 import queue
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from videofeatures import __version__
 from videofeatures.batching import Batcher
 from videofeatures.claims import Claims
 from videofeatures.decoding import Clip, Decoders, SharedRows
+from videofeatures.devices import Device, find_devices, hold_device
 from videofeatures.gather import Video
 from videofeatures.jobs import Job
 from videofeatures.records import Recorder
@@ -65,11 +67,13 @@ def extract_rows(job: Job, *, num_threads: int) -> int:
         num_decoders=num_decoders,
         num_threads=max(1, num_threads // num_decoders),
     )
-    with ThreadPoolExecutor(1) as background, claims, decoders:
+    devices = [] if job.settings.device == "cpu" else find_devices()
+    # The device first: who waits for one must not hold rows, which its holder may wait for.
+    with hold_device(devices) as held, ThreadPoolExecutor(1) as background, claims, decoders:
         ffmpeg = background.submit(ffmpeg_version)
-        network, batch_size = _load_network(job, num_threads)
+        network, batch_size = _load_network(job, held, num_threads)
         batcher = Batcher(network, batch_size, job.settings, timing)
-        facts = _describe_process(job, network, ffmpeg.result())
+        facts = _describe_process(job, network, held, ffmpeg.result())
         with Recorder(job.results, job.name, facts) as recorder:
             writer = Writer(job, facts, recorder)
             while num_left:
@@ -90,7 +94,7 @@ def extract_rows(job: Job, *, num_threads: int) -> int:
     return num_failed
 
 
-def _load_network(job: Job, num_threads: int) -> tuple[Network, int]:
+def _load_network(job: Job, held: Device | None, num_threads: int) -> tuple[Network, int]:
     gc.disable()  # looking for garbage is a fifth of the time of importing torch (measured)
     try:
         import torch
@@ -105,7 +109,7 @@ def _load_network(job: Job, num_threads: int) -> tuple[Network, int]:
 
         torch.set_num_threads(num_threads)
         settings = job.settings
-        device = choose_device()
+        device = choose_device(settings.device, held.index if held else 0)
         dtype = choose_dtype(settings.precision, device)
         if is_slow(dtype, device):
             logger.warning(
@@ -118,7 +122,9 @@ def _load_network(job: Job, num_threads: int) -> tuple[Network, int]:
         gc.enable()
 
 
-def _describe_process(job: Job, network: Network, ffmpeg: str) -> dict[str, Any]:
+def _describe_process(
+    job: Job, network: Network, held: Device | None, ffmpeg: str
+) -> dict[str, Any]:
     return {
         "program": f"videofeatures {__version__}",
         "settings": job.settings.numerics(),
@@ -126,6 +132,8 @@ def _describe_process(job: Job, network: Network, ffmpeg: str) -> dict[str, Any]
         "weights": identity_of(job.weights_path),
         "dtype": str(network.dtype).removeprefix("torch."),
         "device": network.device_name,
+        "device_uuid": held.uuid if held else None,
+        "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "host": platform.node(),
         "ffmpeg": ffmpeg,
         "torch": version("torch"),

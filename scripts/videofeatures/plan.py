@@ -9,10 +9,11 @@ import json
 import os
 import stat
 from collections import Counter
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
+from videofeatures.disk import find_file, look_at
 from videofeatures.errors import InputError
 from videofeatures.records import Record, Records
 from videofeatures.rows import Row, read_rows
@@ -79,7 +80,7 @@ def read_inputs(config: dict[str, Any]) -> tuple[Settings, list[Row]]:
 
 
 def find_pending(
-    rows: Iterable[Row],
+    rows: Sequence[Row],
     records: Records,
     settings: Settings,
     weights: Weights,
@@ -106,9 +107,16 @@ def find_pending(
     def difference(old_digest: str) -> str:
         return _difference(records.settings.get(old_digest), numerics)
 
+    def look(row: Row) -> tuple[os.stat_result | None, str | None]:
+        """The feature file, and why it is stale."""
+        feature = find_file(row.feature_path)
+        if feature is None or row.feature_path in forced:
+            return feature, None
+        record = records.last.get(row.feature_path)
+        return feature, _staleness(row, feature, record, digest, weights.identity)
+
     pending, problems = [], []
-    for row in rows:
-        feature = _stat(row.feature_path)
+    for row, (feature, reason) in zip(rows, look_at(look, rows), strict=True):
         record = records.last.get(row.feature_path)
         if feature is None:
             has_failed_before = record is not None and record.status == "failed"
@@ -118,7 +126,7 @@ def find_pending(
             problems.append(f"{row.feature_path}: is a folder; a feature_path must be a file")
         elif row.feature_path in forced:
             pending.append(PendingRow(*row, True, FORCED, "", feature.st_mtime_ns))
-        elif reason := _staleness(row, feature, record, digest, weights.identity):
+        elif reason:
             detail = ""
             if reason == OTHER_SETTINGS:
                 detail = difference(record.digest)
@@ -131,14 +139,17 @@ def find_pending(
 
 
 def split_failed(
-    pending: Iterable[PendingRow], records: Records, settings: Settings, weights: Weights
+    pending: Sequence[PendingRow], records: Records, settings: Settings, weights: Weights
 ) -> tuple[list[PendingRow], list[PendingRow]]:
     """Pending rows that are to be tried, and those that would fail as they did before."""
     digest = settings.digest()
+
+    def look(row: PendingRow) -> bool:
+        return has_failed(row, records.last.get(row.feature_path), digest, weights.identity)
+
     parts: tuple[list[PendingRow], list[PendingRow]] = ([], [])
-    for row in pending:
-        record = records.last.get(row.feature_path)
-        parts[has_failed(row, record, digest, weights.identity)].append(row)
+    for row, failed in zip(pending, look_at(look, pending), strict=True):
+        parts[failed].append(row)
     return parts
 
 
@@ -149,7 +160,7 @@ def has_failed(row: PendingRow, record: Record | None, digest: str, weights: str
         return False
     if weights is not None and record.weights != weights:
         return False
-    video = _stat(row.video_path)
+    video = find_file(row.video_path)
     now = (video.st_size, video.st_mtime_ns) if video else (None, None)
     return (record.video_size, record.video_mtime_ns) == now
 
@@ -163,20 +174,13 @@ def _staleness(
         return OTHER_SETTINGS
     if made_here and weights is not None and record.weights != weights:
         return OTHER_WEIGHTS
-    video = _stat(row.video_path)
+    video = find_file(row.video_path)
     if video is None:
         return None
     if made_here:
         same = (record.video_size, record.video_mtime_ns) == (video.st_size, video.st_mtime_ns)
         return None if same else CHANGED
     return OLDER if feature.st_mtime_ns < video.st_mtime_ns else None
-
-
-def _stat(path: str) -> os.stat_result | None:
-    try:
-        return os.stat(path)
-    except OSError:
-        return None
 
 
 def _difference(before: dict[str, Any] | None, after: dict[str, Any]) -> str:

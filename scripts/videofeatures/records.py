@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import secrets
+import sys
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +26,10 @@ stale file could not be removed, so that the record before it still holds."""
 
 
 class Record(NamedTuple):
-    """A row's last record: what planning needs to know of it, and all of it if asked for."""
+    """A row's last record: what planning and the manifest need to know of it.
+
+    `duration_seconds` is the video's, `seconds` is how long its row took.
+    """
 
     time: float
     status: str
@@ -34,7 +38,11 @@ class Record(NamedTuple):
     video_size: int | None
     video_mtime_ns: int | None
     reason: str
-    facts: dict[str, Any] | None
+    num_features: int | None
+    feature_dim: int | None
+    duration_seconds: float | None
+    seconds: float | None
+    ffmpeg_lines: tuple[str, ...]
 
 
 class Recorder:
@@ -102,21 +110,17 @@ class Records(NamedTuple):
     settings: dict[str, dict[str, Any]]
 
 
-def read_records(results: str | os.PathLike, *, with_facts: bool = False) -> Records:
-    """Read every record file; a line that was cut off by a kill is passed over.
-
-    Args:
-        with_facts: keep all that each row's last record says, in `facts`.
-    """
+def read_records(results: str | os.PathLike) -> Records:
+    """Read every record file; a line that was cut off by a kill is passed over."""
     records = Records({}, {})
     for path in (Path(results) / "records").glob("*.jsonl"):
         with open(path, encoding="utf-8", errors="replace") as file:
             for line in file:
-                _take(records, line, with_facts)
+                _take(records, line)
     return records
 
 
-def _take(records: Records, line: str, with_facts: bool) -> None:
+def _take(records: Records, line: str) -> None:
     try:
         entry = json.loads(line)
     except json.JSONDecodeError:
@@ -130,5 +134,8 @@ def _take(records: Records, line: str, with_facts: bool) -> None:
     last = records.last.get(key)
     # Not `<`: of two lines with one time, the later one in the file is the later one.
     if last is None or last.time <= entry["time"]:
-        *known, _ = map(entry.get, Record._fields)
-        records.last[key] = Record(*known, entry if with_facts else None)
+        for name in ("status", "digest", "weights", "reason"):
+            if text := entry.get(name):
+                entry[name] = sys.intern(text)  # the same for thousands of rows
+        entry["ffmpeg_lines"] = tuple(entry.get("ffmpeg_lines") or ())
+        records.last[key] = Record(*map(entry.get, Record._fields))

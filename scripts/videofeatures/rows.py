@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +12,9 @@ from videofeatures.errors import InputError
 
 COLUMNS = ("video_path", "feature_path")
 FEATURE_SUFFIXES = (".npy", ".npz")
+
+CHUNK_SIZE = 65536
+"""Lines of a CSV read at a time: a table of a million takes as much memory as their rows."""
 
 
 class Row(NamedTuple):
@@ -29,45 +33,9 @@ def read_rows(csv_path: str | os.PathLike) -> list[Row]:
     Raises:
         InputError: with every problem found in the file, and in the folders it names.
     """
-    # Imported here: a job that is handed its rows does not pay for pandas (0.5 s).
-    import pandas as pd
-
-    if not os.path.isfile(csv_path):
-        raise InputError(
-            f"{csv_path}: no such file. Write a CSV with the columns "
-            f"{','.join(COLUMNS)}, and name it with the key `videos`"
-        )
-    try:
-        table = pd.read_csv(
-            csv_path,
-            dtype=str,
-            na_filter=False,
-            skip_blank_lines=False,  # so that row numbers are line numbers
-            index_col=False,
-            encoding="utf-8-sig",
-        )
-    except pd.errors.EmptyDataError:
-        return []
-    except UnicodeDecodeError as error:
-        raise InputError(f"{csv_path}: is not UTF-8 ({error}). Save it as UTF-8") from None
-    except pd.errors.ParserError as error:
-        detail = str(error).removeprefix("Error tokenizing data. C error: ").strip()
-        raise InputError(
-            f"{csv_path}: {detail}. Put quotes around paths that hold a comma"
-        ) from None
-
-    missing = [column for column in COLUMNS if column not in table.columns]
-    if missing:
-        found = ", ".join(map(str, table.columns)) or "none"
-        raise InputError(
-            f"{csv_path}: the first line must name the column{'s' * (len(missing) > 1)} "
-            f"{' and '.join(missing)} (found: {found})"
-        )
-
     rows, problems = [], []
     first_line_of: dict[str, int] = {}
-    for line, cells in enumerate(zip(*(table[c] for c in COLUMNS), strict=True), start=2):
-        video_path, feature_path = (cell if isinstance(cell, str) else "" for cell in cells)
+    for line, video_path, feature_path in _read_cells(csv_path):
         if not video_path and not feature_path:
             continue  # a blank line
         where = f"{csv_path}, line {line}"
@@ -90,6 +58,48 @@ def read_rows(csv_path: str | os.PathLike) -> list[Row]:
         problems += [f"{path}: is a folder" for path in features if os.path.isdir(path)]
         raise InputError(problems)
     return rows
+
+
+def _read_cells(csv_path: str | os.PathLike) -> Iterator[tuple[int, str, str]]:
+    """Number, video_path and feature_path of each line after the first."""
+    # Imported here: a job that is handed its rows does not pay for pandas (0.5 s).
+    import pandas as pd
+
+    if not os.path.isfile(csv_path):
+        raise InputError(
+            f"{csv_path}: no such file. Write a CSV with the columns "
+            f"{','.join(COLUMNS)}, and name it with the key `videos`"
+        )
+    try:
+        tables = pd.read_csv(
+            csv_path,
+            dtype=str,
+            na_filter=False,
+            skip_blank_lines=False,  # so that row numbers are line numbers
+            index_col=False,
+            encoding="utf-8-sig",
+            chunksize=CHUNK_SIZE,
+        )
+        for table in tables:
+            if missing := [column for column in COLUMNS if column not in table.columns]:
+                found = ", ".join(map(str, table.columns)) or "none"
+                raise InputError(
+                    f"{csv_path}: the first line must name the column{'s' * (len(missing) > 1)} "
+                    f"{' and '.join(missing)} (found: {found})"
+                )
+            cells = (table[column] for column in COLUMNS)
+            for number, *texts in zip(table.index, *cells, strict=True):
+                # What a short line lacks is not text.
+                yield number + 2, *(text if isinstance(text, str) else "" for text in texts)
+    except pd.errors.EmptyDataError:
+        return
+    except UnicodeDecodeError as error:
+        raise InputError(f"{csv_path}: is not UTF-8 ({error}). Save it as UTF-8") from None
+    except pd.errors.ParserError as error:
+        detail = str(error).removeprefix("Error tokenizing data. C error: ").strip()
+        raise InputError(
+            f"{csv_path}: {detail}. Put quotes around paths that hold a comma"
+        ) from None
 
 
 def _problems_of(video_path: str, feature_path: str) -> list[str]:

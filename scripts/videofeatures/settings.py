@@ -17,6 +17,7 @@ NUMERICS_VERSION = 1
 SCHEMA_PATH = Path(__file__).parents[2] / "config" / "schema.yaml"
 
 OTHER_KEYS = (
+    "device",
     "batch_size",
     "decoders",
     "skip_unused",
@@ -46,6 +47,7 @@ class Settings:
     precision: str = "auto"
     l2_normalize: bool = True
     half_precision: bool = True
+    device: str = "auto"
     batch_size: int | None = None
     decoders: int | None = None
     skip_unused: bool = False

@@ -1,0 +1,231 @@
+"""What planning takes: a dry-run over a thousand to a million rows; what a job's start takes.
+
+none, 99 %, all   of the rows are done, with records as jobs write them
+slow disk         each look at a file takes 0.3 ms more, as on a disk on a network
+job               what a process that Snakemake starts for one job takes before the job:
+                  the same command, without the job, against Snakemake on one empty rule
+run               the whole run, with a scheduler that refuses each job at once: what is left is
+                  planning, both manifests, and Snakemake's own work for each job
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+from process import Run, run
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+
+from videofeatures.jobs import cut_into_jobs, write_job
+from videofeatures.plan import find_pending
+from videofeatures.records import Recorder, read_records
+from videofeatures.rows import read_rows
+from videofeatures.settings import Settings
+from videofeatures.weights import find_weights
+
+ROOT = Path(__file__).parents[1]
+PROJECT = ("Snakefile", "rules", "scripts", "config", "profiles")
+SETTINGS = Settings(backbone="efficientnet_lite0")
+SNAKEMAKE = [sys.executable, "-m", "snakemake"]
+CONFIG = ["--config", "videos=videos.csv", "backbone=efficientnet_lite0", "weights=random"]
+VIDEOS_PER_JOB = 256
+NUM_VIDEOS = 1000  # files that all rows share
+
+SLOW_DISK = """\
+import os, time
+fast = os.stat
+def stat(*arguments, **options):
+    time.sleep(0.0003)
+    return fast(*arguments, **options)
+os.stat = stat
+"""
+
+
+class Collection:
+    """A folder with the workflow and a CSV, of whose rows some are done."""
+
+    def __init__(self, folder: Path, num_rows: int, num_done: int):
+        self.folder = folder
+        for name in PROJECT:
+            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+            copy(ROOT / name, folder / name)
+        (folder / "videos").mkdir()
+        for k in range(NUM_VIDEOS):
+            (folder / "videos" / f"{k:03d}.mp4").touch()
+        rows = [
+            (f"videos/{k % NUM_VIDEOS:03d}.mp4", f"features/{k // 1000:04d}/video{k:07d}.npy")
+            for k in range(num_rows)
+        ]
+        lines = "".join(f"{video},{feature}\n" for video, feature in rows)
+        (folder / "videos.csv").write_text(f"video_path,feature_path\n{lines}")
+        # Not at one end: what is left is spread over the collection.
+        every = num_rows / max(1, num_rows - num_done)
+        left = {int(k * every) for k in range(num_rows - num_done)}
+        self._finish([row for k, row in enumerate(rows) if k not in left])
+
+    def _finish(self, rows: list[tuple[str, str]]) -> None:
+        for folder in {os.path.dirname(feature) for _, feature in rows}:
+            (self.folder / folder).mkdir(parents=True, exist_ok=True)
+        # What a job writes of each row, in the same words.
+        common = {
+            "digest": SETTINGS.digest(),
+            "weights": find_weights(SETTINGS.backbone, "random").identity,
+        }
+        done = {
+            "num_features": 390,
+            "feature_dim": 1280,
+            "num_frames": 390,
+            "duration_seconds": 390.0,
+            "average_fps": 29.97,
+            "seconds": 12.345,
+            "decode_seconds": 10.123,
+            "compute_seconds": 4.567,
+            "reason": "",
+            "ffmpeg_lines": [],
+        }
+        process = common | {"settings": SETTINGS.numerics()}
+        for begin in range(0, len(rows), VIDEOS_PER_JOB):
+            with Recorder(self.folder / "results", "extract", process) as recorder:
+                for video, feature in rows[begin : begin + VIDEOS_PER_JOB]:
+                    (self.folder / feature).touch()
+                    found = (self.folder / video).stat()
+                    identity = common | {
+                        "video_path": video,
+                        "video_size": found.st_size,
+                        "video_mtime_ns": found.st_mtime_ns,
+                    }
+                    recorder.record("started", feature, **identity)
+                    recorder.record("done", feature, **identity, **done)
+
+    def files(self) -> dict[str, int]:
+        """Every file and its size."""
+        paths = (p for p in self.folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
+        return {str(path.relative_to(self.folder)): path.stat().st_size for path in paths}
+
+    def snakemake(self, *arguments: str, **options) -> Run:
+        """Run Snakemake here."""
+        return run([*SNAKEMAKE, *arguments, *CONFIG], self.folder, **options)
+
+
+def measure_dry_run(collection: Collection, environment: dict[str, str] | None = None) -> dict:
+    """Seconds, memory and files of a dry-run."""
+    before = collection.files()
+    found = collection.snakemake("-n", "--resources", "gpu=1", environment=environment)
+    new = {k: v for k, v in collection.files().items() if k not in before}
+    return {
+        "num_pending": found.stderr.count("  ←  "),
+        "seconds": found.wall_seconds,
+        "cpu_seconds": found.cpu_seconds,
+        "peak_mb": found.peak_mb,
+        "files": len(new),
+        "snakemake_mb": sum(v for k, v in new.items() if k.startswith(".snakemake")) / 1e6,
+    }
+
+
+def measure_job(collection: Collection) -> dict:
+    """CPU seconds of what a process does before its job, and of Snakemake's own start."""
+    before = Path.cwd()
+    os.chdir(collection.folder)
+    try:
+        weights = find_weights(SETTINGS.backbone, "random")
+        pending = find_pending(read_rows("videos.csv"), read_records("results"), SETTINGS, weights)
+        job = cut_into_jobs(pending, SETTINGS, weights, "results", videos_per_job=VIDEOS_PER_JOB)[0]
+        write_job(job)
+        Path(job.weights_path).parent.mkdir(parents=True, exist_ok=True)
+        Path(job.weights_path).touch()
+        Path("empty").write_text("rule empty:\n    shell: 'true'\n")
+    finally:
+        os.chdir(before)
+    # As the executors start it, but dry.
+    options = ["--cores", "all", "--force", "--max-inventory-time", "0", "--nolock", "-n"]
+    options += ["--ignore-incomplete", "--mode", "remote", "--workflow-profile", "none"]
+    ours = ["--target-jobs", f"{job.name}:", "--allowed-rules", job.name]
+    empty = ["--snakefile", "empty", "--target-jobs", "empty:", "--allowed-rules", "empty"]
+    command = [*options, "--executor", "local"]
+    return {
+        "rows_of_job": len(job.rows),
+        "cpu_seconds": collection.snakemake(*ours, *command).cpu_seconds,
+        "snakemake_cpu_seconds": collection.snakemake(*empty, *command).cpu_seconds,
+    }
+
+
+def measure_run(collection: Collection) -> dict:
+    """Seconds of a run whose jobs are all refused, and how many there were."""
+    refuse = ["--executor", "cluster-generic", "--cluster-generic-submit-cmd", "false"]
+    limits = ["--jobs", "1000", "--max-jobs-per-timespan", "1000/1s"]
+    before = collection.files()
+    found = collection.snakemake(*refuse, *limits, check=False)
+    new = {k: v for k, v in collection.files().items() if k not in before}
+    return {
+        "seconds": found.wall_seconds,
+        "jobs": (found.stdout + found.stderr).count("Error in rule extract_"),
+        "files": len(new),
+        "snakemake_mb": sum(v for k, v in new.items() if k.startswith(".snakemake")) / 1e6,
+    }
+
+
+def describe_machine() -> str:
+    """What the figures belong to."""
+    return (
+        f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, "
+        f"Snakemake {version('snakemake')}, jobs of {VIDEOS_PER_JOB} rows"
+    )
+
+
+def main() -> None:
+    """Print a line for each case; save them as JSON."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sizes", type=int, nargs="*", default=[1000, 10**4, 10**5, 10**6])
+    parser.add_argument("--slow", type=int, default=10**5, help="rows on a slow disk; 0 for none")
+    parser.add_argument("--jobs", type=int, default=10**5, help="rows for job and run; 0 for none")
+    parser.add_argument("--output", type=Path, default=ROOT / "bench")
+    args = parser.parse_args()
+    results = []
+
+    def tell(what: str, num_rows: int, facts: dict) -> None:
+        results.append({"what": what, "rows": num_rows, **facts})
+        told = ", ".join(
+            f"{k} {v:.1f}" if isinstance(v, float) else f"{k} {v}" for k, v in facts.items()
+        )
+        print(f"{what:16} {num_rows:>8} rows: {told}", flush=True)
+
+    print(describe_machine(), flush=True)
+    for num_rows in args.sizes:
+        for what, num_done in (
+            ("none done", 0),
+            ("99 % done", num_rows - num_rows // 100),
+            ("all done", num_rows),
+        ):
+            with tempfile.TemporaryDirectory() as folder:
+                collection = Collection(Path(folder), num_rows, num_done)
+                tell(what, num_rows, measure_dry_run(collection))
+    if args.slow:
+        for what, num_done in (("none done", 0), ("all done", args.slow)):
+            with tempfile.TemporaryDirectory() as folder:
+                collection = Collection(Path(folder), args.slow, num_done)
+                (collection.folder / "sitecustomize.py").write_text(SLOW_DISK)
+                environment = os.environ | {"PYTHONPATH": folder}
+                tell(f"{what}, slow", args.slow, measure_dry_run(collection, environment))
+    if args.jobs:
+        with tempfile.TemporaryDirectory() as folder:
+            collection = Collection(Path(folder), args.jobs, 0)
+            tell("job", args.jobs, measure_job(collection))
+            tell("run", args.jobs, measure_run(collection))
+    args.output.mkdir(parents=True, exist_ok=True)
+    saved = {"machine": describe_machine(), "time": time.time(), "rows": results}
+    (args.output / "plan.json").write_text(json.dumps(saved, indent=1))
+
+
+if __name__ == "__main__":
+    main()
