@@ -446,7 +446,7 @@ def test_a_batch_that_is_too_large_for_the_memory_is_halved(tmp_path, real_clips
         ).stderr
 
     run("b.csv", ROOT / "scripts" / "extract.py", batch_size=2)
-    log = run("a.csv", "-c", LIMITED, 900 << 20, batch_size=100)
+    log = run("a.csv", "-c", LIMITED, 1100 << 20, batch_size=100)
     assert log.count("out of memory with a batch of 100: it is halved until it fits") == 1
     limited, free = np.load(tmp_path / "limited.npy"), np.load(tmp_path / "free.npy")
     assert len(limited) == 100

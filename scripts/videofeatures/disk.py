@@ -32,10 +32,11 @@ def look_at(look: Callable[[Item], Seen], items: Iterable[Item]) -> Iterator[See
     iterator = iter(items)
     with ThreadPoolExecutor(NUM_THREADS) as threads:
         while chunk := list(islice(iterator, CHUNK_SIZE)):
-            parts = [chunk[k::NUM_THREADS] for k in range(NUM_THREADS)]
+            num_parts = min(NUM_THREADS, len(chunk))  # no thread without work: each has a stack
+            parts = [chunk[k::num_parts] for k in range(num_parts)]
             seen: list[Seen] = [None] * len(chunk)  # type: ignore[list-item]
             for k, part in enumerate(threads.map(look_at_some, parts)):
-                seen[k::NUM_THREADS] = part
+                seen[k::num_parts] = part
             yield from seen
 
 
