@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from conftest import make_clip, run_ffmpeg
+from videofeatures import video
 from videofeatures.errors import VideoError
 from videofeatures.probing import VideoMetadata, probe_video, resized_size
 from videofeatures.video import iter_frames
@@ -201,10 +202,29 @@ def test_decoding_on_a_device_is_asked_of_ffmpeg(real_clips):
         list(iter_frames(path, (527, 224), frame_rate=1, hwaccel=device))
         for device in ("none", "auto")
     )
-    # Where there is no device, `auto` is the CPU; a device may differ by rounding.
+    # Where there is no device, or no library for it, `auto` is the CPU; one may differ by rounding.
     np.testing.assert_allclose(np.stack(auto).astype(int), np.stack(plain), atol=3)
     with pytest.raises(VideoError, match="nonsense"):
         list(iter_frames(path, (527, 224), frame_rate=1, hwaccel="nonsense"))
+
+
+def test_a_device_is_taken_that_ffmpeg_can_use(tmp_path, monkeypatch):
+    """With a stand-in for ffmpeg, which is aborted by one kind, and finds another."""
+    ffmpeg = tmp_path / "ffmpeg"
+    ffmpeg.write_text(
+        '#!/bin/sh\ncase "$*" in\n'
+        '*"-init_hw_device cuda "*) exit 1;;\n'
+        '*"-init_hw_device vaapi "*) kill -ABRT $$;;\n'
+        '*"-init_hw_device qsv "*"nullsrc"*) exit 0;;\n'
+        "esac\nexit 2\n"
+    )
+    ffmpeg.chmod(0o755)
+    monkeypatch.setattr(video.imageio_ffmpeg, "get_ffmpeg_exe", lambda: str(ffmpeg))
+    find = video.find_hwaccel.__wrapped__  # without what was found before
+    assert find() == "qsv"
+    ffmpeg.write_text("#!/bin/sh\nexec sleep 60\n")
+    monkeypatch.setattr(video, "HWACCEL_TIMEOUT_SECONDS", 0.1)
+    assert find() == "none"
 
 
 def test_frames_are_those_of_a_plain_ffmpeg_command(real_clips):

@@ -13,6 +13,7 @@ import subprocess
 import threading
 from collections import deque
 from collections.abc import Iterator
+from functools import cache
 from typing import IO, NamedTuple
 
 import ffmpeg
@@ -34,6 +35,12 @@ EXTRA_NICENESS = 10
 """How much ffmpeg gives way to the network. Where both share the cores, ffmpeg takes those
 that the network leaves, and the queue between them evens it out: otherwise one thread of a
 convolution waits for the one whose core ffmpeg has, a tenth of the time in all (measured)."""
+
+
+HWACCELS = ("cuda", "vaapi", "qsv", "videotoolbox")
+"""Kinds of devices that `auto` looks for, in this order."""
+
+HWACCEL_TIMEOUT_SECONDS = 30
 
 
 def iter_frames(
@@ -62,7 +69,8 @@ def iter_frames(
         crop_size: side of the centre crop; 0 for none.
         interpolation: of ffmpeg's scaler. Always given to it: its default changed from
             bilinear to bicubic with version 5.
-        hwaccel: device that ffmpeg decodes on, as its option `-hwaccel`.
+        hwaccel: device that ffmpeg decodes on, as its option `-hwaccel`; `none` for the CPU,
+            `auto` for what `find_hwaccel` finds.
         packet_filter: bitstream filter between the file and the decoder, of `skip_filter`.
         num_threads: threads of the decoder.
         timeout_seconds: how long ffmpeg may say nothing while it is waited for; None for ever.
@@ -75,6 +83,8 @@ def iter_frames(
     """
     complaints = deque(maxlen=FFMPEG_LINES) if complaints is None else complaints
     options = {"threads": num_threads, **restrictions(local_files_only)}
+    if hwaccel == "auto":
+        hwaccel = find_hwaccel()
     if hwaccel != "none":
         options["hwaccel"] = hwaccel
     if packet_filter is not None:
@@ -211,6 +221,24 @@ def _enlarge_pipe(stdout) -> None:
         fcntl.fcntl(stdout, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     except (ImportError, AttributeError, OSError):
         pass  # not Linux, or the user's share of pipe memory is spent: only slower
+
+
+@cache
+def find_hwaccel() -> str:
+    """The first kind of device that ffmpeg can decode on here; `none` if there is none.
+
+    Each kind is tried in a process of its own: with ffmpeg's own `auto`, one whose library is
+    missing ends the whole process (seen: 9.0.2, a static build, without libva).
+    """
+    ffmpeg_exe = imageio_ffmpeg.get_ffmpeg_exe()
+    nothing = ["-f", "lavfi", "-i", "nullsrc=s=64x64:d=0.04", "-f", "null", "-"]
+    for kind in HWACCELS:
+        command = [ffmpeg_exe, "-v", "error", "-nostdin", "-init_hw_device", kind, *nothing]
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            result = subprocess.run(command, capture_output=True, timeout=HWACCEL_TIMEOUT_SECONDS)
+            if result.returncode == 0:
+                return kind
+    return "none"
 
 
 def ffmpeg_version() -> str:
