@@ -106,29 +106,29 @@ class Collection:
                     recorder.record("started", feature, **identity)
                     recorder.record("done", feature, **identity, **done)
 
-    def files(self) -> dict[str, int]:
-        """Every file and its size."""
-        paths = (p for p in self.folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
-        return {str(path.relative_to(self.folder)): path.stat().st_size for path in paths}
-
     def snakemake(self, *arguments: str, **options) -> Run:
         """Run Snakemake here."""
         return run([*SNAKEMAKE, *arguments, *CONFIG], self.folder, **options)
 
+    def measure(self, *arguments: str, **options) -> tuple[Run, dict]:
+        """Run Snakemake here; also how long it took, and the files that it left."""
+        before = self._files()
+        found = self.snakemake(*arguments, **options)
+        new = {k: v for k, v in self._files().items() if k not in before}
+        own = sum(size for path, size in new.items() if path.startswith(".snakemake"))
+        files = {"files": len(new), "snakemake_mb": own / 1e6}
+        return found, {"seconds": found.wall_seconds, **files}
+
+    def _files(self) -> dict[str, int]:
+        paths = (p for p in self.folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
+        return {str(path.relative_to(self.folder)): path.stat().st_size for path in paths}
+
 
 def measure_dry_run(collection: Collection, environment: dict[str, str] | None = None) -> dict:
     """Seconds, memory and files of a dry-run."""
-    before = collection.files()
-    found = collection.snakemake("-n", "--resources", "gpu=1", environment=environment)
-    new = {k: v for k, v in collection.files().items() if k not in before}
-    return {
-        "num_pending": found.stderr.count("  ←  "),
-        "seconds": found.wall_seconds,
-        "cpu_seconds": found.cpu_seconds,
-        "peak_mb": found.peak_mb,
-        "files": len(new),
-        "snakemake_mb": sum(v for k, v in new.items() if k.startswith(".snakemake")) / 1e6,
-    }
+    found, facts = collection.measure("-n", "--resources", "gpu=1", environment=environment)
+    pending = {"num_pending": found.stderr.count("  ←  ")}
+    return pending | facts | {"cpu_seconds": found.cpu_seconds, "peak_mb": found.peak_mb}
 
 
 def measure_job(collection: Collection) -> dict:
@@ -162,15 +162,8 @@ def measure_run(collection: Collection) -> dict:
     """Seconds of a run whose jobs are all refused, and how many there were."""
     refuse = ["--executor", "cluster-generic", "--cluster-generic-submit-cmd", "false"]
     limits = ["--jobs", "1000", "--max-jobs-per-timespan", "1000/1s"]
-    before = collection.files()
-    found = collection.snakemake(*refuse, *limits, check=False)
-    new = {k: v for k, v in collection.files().items() if k not in before}
-    return {
-        "seconds": found.wall_seconds,
-        "jobs": (found.stdout + found.stderr).count("Error in rule extract_"),
-        "files": len(new),
-        "snakemake_mb": sum(v for k, v in new.items() if k.startswith(".snakemake")) / 1e6,
-    }
+    found, facts = collection.measure(*refuse, *limits, check=False)
+    return facts | {"jobs": (found.stdout + found.stderr).count("Error in rule extract_")}
 
 
 def describe_machine() -> str:

@@ -165,7 +165,7 @@ def start_run():
     for job in JOBS:
         jobs.write_job(job)
     if JOBS:
-        say(f"The log of each job: {config['results']}/logs/{JOBS[0].name}.log and so on")
+        say(f"The log of each job: {jobs.log_path(JOBS[0].results, JOBS[0].name)} and so on")
     # Should this process be killed, each row is in the manifest all the same.
     manifest.write_manifest(config)
 

@@ -26,7 +26,7 @@ for job in JOBS:
             touch(jobs.end_path(job.results, job.name)),
             [row.feature_path if row.stale else update(row.feature_path) for row in job.rows],
         log:
-            Path(job.results) / "logs" / f"{job.name}.log",
+            jobs.log_path(job.results, job.name),
         conda:
             "../envs/videofeatures.yaml"
         threads: job.num_threads

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -131,7 +133,33 @@ def real_weights(tmp_path_factory) -> Path:
         os.chdir(before)
 
 
-class Workflow:
+class RunFolder:
+    """A folder in which something runs: the features and records that it leaves there."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def features(self) -> dict[str, np.ndarray]:
+        """What the `.npy` files in `features` hold, by stem."""
+        return {p.stem: np.load(p) for p in sorted((self.folder / "features").glob("*.npy"))}
+
+    def records_by_process(self) -> list[list[dict]]:
+        """Each process's lines in a list; one that was cut off by a kill is left out."""
+        paths = sorted((self.folder / "results" / "records").glob("*.jsonl"))
+        lines = [path.read_text().splitlines() for path in paths]
+        return [[json.loads(line) for line in some if line.endswith("}")] for some in lines]
+
+    def records(self) -> list[dict]:
+        """All lines of all processes."""
+        return [entry for entries in self.records_by_process() for entry in entries]
+
+    def count(self, status: str) -> Counter[str]:
+        """How often this was recorded of each row, by the stem of its feature file."""
+        entries = [entry for entry in self.records() if entry["status"] == status]
+        return Counter(Path(entry["feature_path"]).stem for entry in entries)
+
+
+class Workflow(RunFolder):
     """A copy of the project in a folder of its own, and Snakemake to run there.
 
     Attributes:
@@ -140,7 +168,7 @@ class Workflow:
     """
 
     def __init__(self, folder: Path, shared_weights: Path):
-        self.folder = folder
+        super().__init__(folder)
         for name in PROJECT:
             source = ROOT / name
             copy = shutil.copytree if source.is_dir() else shutil.copy

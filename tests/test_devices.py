@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -176,12 +175,11 @@ class WithDevices(Workflow):
 
     def processes(self) -> list[tuple[str, float, float]]:
         """Of each job that ended: its device, when it began, and when it ended."""
-        found = []
-        for path in sorted((self.folder / "results" / "records").glob("*.jsonl")):
-            lines = [json.loads(line) for line in path.read_text().splitlines()]
-            if lines[-1]["status"] == "end":
-                found.append((lines[0]["device_uuid"], lines[0]["time"], lines[-1]["time"]))
-        return found
+        return [
+            (lines[0]["device_uuid"], lines[0]["time"], lines[-1]["time"])
+            for lines in self.records_by_process()
+            if lines[-1]["status"] == "end"
+        ]
 
 
 def assert_none_at_once(processes: list[tuple[str, float, float]]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
@@ -17,7 +16,7 @@ import numpy as np
 import psutil
 import pytest
 
-from conftest import ROOT, Workflow, make_clip, start_session, wait_for, write_csv
+from conftest import ROOT, RunFolder, Workflow, make_clip, start_session, wait_for, write_csv
 from videofeatures.records import read_records
 
 NUM_VIDEOS = 10
@@ -42,11 +41,11 @@ def expected(videos, tmp_path_factory, real_weights) -> dict[str, np.ndarray]:
     return collection.features()
 
 
-class Collection:
+class Collection(RunFolder):
     """A CSV, and the script to run on it, in a folder of its own."""
 
     def __init__(self, folder: Path, videos: list[Path], real_weights: Path):
-        self.folder = folder
+        super().__init__(folder)
         write_csv(folder / "videos.csv", [(v, f"features/{v.stem}.npy") for v in videos])
         (folder / "resources").symlink_to(real_weights.parents[1])
 
@@ -61,23 +60,6 @@ class Collection:
     def run(self, *options: object) -> subprocess.CompletedProcess:
         return subprocess.run(
             self.command(*options), cwd=self.folder, capture_output=True, text=True
-        )
-
-    def features(self) -> dict[str, np.ndarray]:
-        """Every feature file that exists; one that is torn cannot be read."""
-        return {path.stem: np.load(path) for path in (self.folder / "features").glob("*.npy")}
-
-    def records(self) -> list[dict]:
-        paths = (self.folder / "results" / "records").glob("*.jsonl")
-        lines = [line for path in paths for line in path.read_text().splitlines()]
-        return [json.loads(line) for line in lines if line.endswith("}")]
-
-    def times(self, status: str) -> Counter:
-        """How often each row's record said this."""
-        return Counter(
-            Path(entry["feature_path"]).stem
-            for entry in self.records()
-            if entry["status"] == status
         )
 
     def leftovers(self) -> list[Path]:
@@ -126,7 +108,7 @@ def test_the_script_is_killed_at_random_moments(collection, expected, seed):
     assert_right(collection.features(), expected)
     assert len(collection.features()) == NUM_VIDEOS
     assert collection.leftovers() == []
-    assert max(collection.times("done").values()) == 1  # what was finished was not done again
+    assert max(collection.count("done").values()) == 1  # what was finished was not done again
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -136,9 +118,6 @@ def test_snakemake_is_killed_at_random_moments(tmp_path, videos, expected, real_
     workflow.config |= {"resize_size": 64, "crop_size": 64, "videos_per_job": 4}
     workflow.write_rows(*[(video, f"features/{video.stem}.npy") for video in videos])
 
-    def features() -> dict[str, np.ndarray]:
-        return {path.stem: np.load(path) for path in tmp_path.glob("features/*.npy")}
-
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     number = INTERRUPTIONS[seed % 3]
     process = start_session(workflow.command(), tmp_path, **quiet)
@@ -147,17 +126,13 @@ def test_snakemake_is_killed_at_random_moments(tmp_path, videos, expected, real_
     (os.kill if seed % 2 else os.killpg)(process.pid, number)
     process.wait(120)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("features/*.npy")}
-    assert_right(features(), expected)
+    assert_right(workflow.features(), expected)
     workflow.run("--unlock")
     result = workflow.run()
-    assert_right(features(), expected)
-    assert len(features()) == NUM_VIDEOS
+    assert_right(workflow.features(), expected)
+    assert len(workflow.features()) == NUM_VIDEOS
     wait_for(lambda: not [*tmp_path.rglob("*.claim"), *tmp_path.rglob("*.part")])
-    done = Counter()
-    for path in tmp_path.glob("results/records/*.jsonl"):
-        entries = [json.loads(line) for line in path.read_text().splitlines() if line[-1] == "}"]
-        done.update(Path(e["feature_path"]).stem for e in entries if e["status"] == "done")
-    assert max(done.values()) == 1, result.stderr
+    assert max(workflow.count("done").values()) == 1, result.stderr
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert workflow.pending() == {}
     manifest = (tmp_path / "results" / "manifest.csv").read_text()
@@ -172,7 +147,7 @@ def test_one_ffmpeg_is_killed(collection, expected, seed):
     victims = find_ffmpegs(process)
     for victim in victims[:1]:
         victim.kill()
-    assert process.wait(120) == (1 if collection.times("failed") else 0)
+    assert process.wait(120) == (1 if collection.count("failed") else 0)
     found = collection.features()
     assert_right(found, expected)
     assert len(found) >= NUM_VIDEOS - 1
@@ -239,7 +214,7 @@ def test_a_full_disk_ends_a_job_with_a_word(collection, expected, tmpfs):
     assert collection.run().returncode == 0
     assert_right(collection.features(), expected)
     assert len(collection.features()) == NUM_VIDEOS
-    assert max(collection.times("done").values()) == 1
+    assert max(collection.count("done").values()) == 1
 
 
 def test_a_full_disk_of_records_ends_a_job_with_a_word(collection, tmpfs):
@@ -331,9 +306,9 @@ def test_several_scripts_share_a_collection_and_some_are_killed(collection, expe
     assert_right(collection.features(), expected)
     assert len(collection.features()) == NUM_VIDEOS
     assert collection.leftovers() == []
-    assert max(collection.times("done").values()) == 1
+    assert max(collection.count("done").values()) == 1
     assert collection.run().returncode == 0
-    assert sum(collection.times("done").values()) <= NUM_VIDEOS
+    assert sum(collection.count("done").values()) <= NUM_VIDEOS
 
 
 def test_stale_rows_are_shared_too(collection, expected):
@@ -341,7 +316,7 @@ def test_stale_rows_are_shared_too(collection, expected):
     processes = [collection.start("--threads", 1) for _ in range(3)]
     assert [process.wait(240) for process in processes] == [0, 0, 0]
     assert_right(collection.features(), expected)
-    assert set(collection.times("done").values()) == {2}
+    assert set(collection.count("done").values()) == {2}
 
 
 def test_snakemakes_in_two_folders_and_a_script_share_a_collection(

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import imageio_ffmpeg
-import numpy as np
 import pytest
 
 from conftest import Workflow, make_clip, start_session, wait_for
@@ -48,19 +45,6 @@ class OnSlurm(Workflow):
             command = self.command(*arguments, **config)
             return start_session(command, self.folder, **streams)
 
-    def features(self) -> dict[str, np.ndarray]:
-        return {p.stem: np.load(p) for p in sorted((self.folder / "features").glob("*.npy"))}
-
-    def records(self) -> list[dict]:
-        """All lines of all jobs, each job's in a list."""
-        paths = (self.folder / "results" / "records").glob("*.jsonl")
-        return [[json.loads(line) for line in path.read_text().splitlines()] for path in paths]
-
-    def started(self) -> Counter:
-        """How often each row was worked on."""
-        lines = [line for lines in self.records() for line in lines]
-        return Counter(Path(e["feature_path"]).stem for e in lines if e["status"] == "started")
-
 
 @pytest.fixture
 def slurm(tmp_path, real_weights, cluster) -> OnSlurm:
@@ -96,10 +80,10 @@ def test_a_collection_is_spread_over_two_gpus_at_once(slurm, real_clips):
     seconds = {"bikes": 10, "bigbuckbunny": 5, "carphone_pristine": 4}
     found = {name: len(array) for name, array in slurm.features().items()}
     assert found == {f"{k}_{name}": n for k in range(3) for name, n in seconds.items()}
-    assert set(slurm.started().values()) == {1}
+    assert set(slurm.count("started").values()) == {1}
 
     # The second job would have been given the first one's GPU, had that one been free again.
-    first, second = slurm.records()
+    first, second = slurm.records_by_process()
     assert {first[0]["cuda_visible_devices"], second[0]["cuda_visible_devices"]} == {"0", "1"}
     jobs = [j for j in slurm.cluster.jobs() if j["WorkDir"] == str(slurm.folder)]
     assert [job["JobState"] for job in jobs] == ["COMPLETED"] * 2
@@ -148,7 +132,7 @@ def test_a_broken_video_costs_its_own_row_only(slurm, clips):
     assert list(slurm.pending()) == ["features/broken.npy"]
     broken.write_bytes(clips[2].read_bytes())
     assert "2 done, 1 pending in 1 jobs" in slurm.run(*SMALL).stderr
-    assert slurm.started() == {"0": 1, "1": 1, "broken": 2}
+    assert slurm.count("started") == {"0": 1, "1": 1, "broken": 2}
     assert slurm.pending() == {}
 
 
@@ -159,7 +143,7 @@ def start_long_job(slurm: OnSlurm, clips: list[Path], long_clip: Path, *argument
     videos = [*clips[:3], long]
     slurm.write_rows(*[(video, f"features/{video.stem}.npy") for video in videos])
     process = slurm.start("--resources", "gpu=1", *arguments, decoders=1)
-    wait_for(lambda: slurm.started()["long"] and len(slurm.features()) == 3)
+    wait_for(lambda: slurm.count("started")["long"] and len(slurm.features()) == 3)
     return process
 
 
@@ -169,7 +153,7 @@ def finish(slurm: OnSlurm, clips: list[Path]) -> None:
     assert list(slurm.pending()) == ["features/long.npy"]
     (slurm.folder / "long.mp4").write_bytes(clips[3].read_bytes())
     slurm.run(*SMALL)
-    assert slurm.started() == {"0": 1, "1": 1, "2": 1, "long": 2}
+    assert slurm.count("started") == {"0": 1, "1": 1, "2": 1, "long": 2}
     assert len(slurm.features()["long"]) == 5
     assert list((slurm.folder / "features").glob(".*")) == []
 
@@ -216,7 +200,7 @@ def test_snakemake_killed_and_started_again_while_jobs_run_does_no_row_twice(slu
     ]
     slurm.write_rows(*[(video, f"features/{video.stem}.npy") for video in videos])
     first = slurm.start(*SMALL, decoders=1)
-    wait_for(lambda: len(slurm.cluster.running()) == 2 and len(slurm.started()) >= 2)
+    wait_for(lambda: len(slurm.cluster.running()) == 2 and len(slurm.count("started")) >= 2)
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
     assert len(slurm.cluster.running()) == 2
@@ -224,8 +208,8 @@ def test_snakemake_killed_and_started_again_while_jobs_run_does_no_row_twice(slu
     again = slurm.run(*SMALL, check=False)
     assert again.returncode == 0, again.stderr
     wait_for(lambda: not slurm.cluster.running())
-    assert slurm.started() == {str(k): 1 for k in range(8)}
+    assert slurm.count("started") == {str(k): 1 for k in range(8)}
     assert [len(features) for features in slurm.features().values()] == lengths
-    assert len(slurm.records()) >= 2
+    assert len(slurm.records_by_process()) >= 2
     assert slurm.pending() == {}
     assert list((slurm.folder / "features").glob(".*")) == []

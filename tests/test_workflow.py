@@ -43,12 +43,8 @@ def done(workflow, own_clips) -> Workflow:
     rows = [(f"clips/{clip.name}", f"features/{clip.stem}.npy") for clip in own_clips]
     workflow.write_rows(*rows)
     workflow.run()
-    assert len(read_features(workflow)) == 4
+    assert len(workflow.features()) == 4
     return workflow
-
-
-def read_features(workflow: Workflow) -> dict[str, np.ndarray]:
-    return {p.stem: np.load(p) for p in sorted((workflow.folder / "features").glob("*.npy"))}
 
 
 def assert_same_but_for_rounding(found: np.ndarray, expected: np.ndarray) -> None:
@@ -59,11 +55,7 @@ def assert_same_but_for_rounding(found: np.ndarray, expected: np.ndarray) -> Non
 
 def computed(workflow: Workflow) -> list[str]:
     """Rows that were ever worked on, once for each time, sorted."""
-    entries = []
-    for path in (workflow.folder / "results" / "records").glob("*.jsonl"):
-        entries += [line for line in path.read_text().splitlines() if '"started"' in line]
-    paths = [line.split('"feature_path": "')[1].split('"')[0] for line in entries]
-    return sorted(Path(path).stem for path in paths)
+    return sorted(workflow.count("started").elements())
 
 
 def no_leftovers(workflow: Workflow) -> None:
@@ -93,7 +85,7 @@ def test_a_run_makes_every_row_and_a_second_run_has_nothing_to_do(workflow, clip
 
 def test_each_row_s_file_holds_its_own_video(done, real_weights, clips):
     # The same videos, one after the other and each alone, give the same features.
-    together = read_features(done)
+    together = done.features()
     for clip in clips:
         write_csv(done.folder / "one.csv", [(clip, f"alone/{clip.stem}.npy")])
         done.run(videos="one.csv", results="results/alone", batch_size=1)
@@ -114,14 +106,14 @@ def test_the_dry_run_names_what_is_pending_and_changes_nothing(done):
 
 
 def test_a_deleted_file_is_made_again_and_nothing_else(done):
-    before = read_features(done)
+    before = done.features()
     times = {p.name: p.stat().st_mtime_ns for p in (done.folder / "features").iterdir()}
     (done.folder / "features" / "2.npy").unlink()
     done.run()
     after = {p.name: p.stat().st_mtime_ns for p in (done.folder / "features").iterdir()}
     assert [name for name in sorted(times) if times[name] != after[name]] == ["2.npy"]
     assert computed(done) == ["0", "1", "2", "2", "3"]
-    assert_same_but_for_rounding(read_features(done)["2"], before["2"])
+    assert_same_but_for_rounding(done.features()["2"], before["2"])
 
 
 def test_a_touched_video_is_done_again_and_nothing_else(done):
@@ -135,13 +127,13 @@ def test_a_touched_video_is_done_again_and_nothing_else(done):
 
 
 def test_a_setting_that_changes_the_numbers_makes_every_row_pending(done):
-    before = read_features(done)
+    before = done.features()
     pending = done.pending(interpolation="bicubic")
     why = "made with other settings (interpolation: bilinear → bicubic)"
     assert list(pending) == [f"features/{k}.npy" for k in range(4)]
     assert all(reason.endswith(why) for reason in pending.values())
     done.run(interpolation="bicubic")
-    after = read_features(done)
+    after = done.features()
     assert all(not np.array_equal(before[name], after[name]) for name in before)
     assert done.pending(interpolation="bicubic") == {}
     assert len(done.pending()) == 4
@@ -158,10 +150,10 @@ def test_a_video_deleted_after_its_row_was_done_changes_nothing(done):
 
 
 def test_everything_can_be_done_again(done):
-    before = read_features(done)
+    before = done.features()
     done.run("-F")
     assert computed(done) == sorted(["0", "1", "2", "3"] * 2)
-    for name, features in read_features(done).items():
+    for name, features in done.features().items():
         assert_same_but_for_rounding(features, before[name])
     assert done.pending() == {}
     no_leftovers(done)
@@ -199,7 +191,7 @@ def test_a_broken_video_costs_its_own_row_only(workflow, own_clips):
     assert "clips/1.mp4: Invalid data found" in failed.stderr
     assert "clips/gone.mp4: no such file" in failed.stderr
     assert "Cannot restore" not in failed.stderr
-    assert sorted(read_features(workflow)) == ["0", "2", "3"]
+    assert sorted(workflow.features()) == ["0", "2", "3"]
     assert workflow.pending() == {
         "features/1.npy": "clips/1.mp4: no feature file (failed before: "
         "Invalid data found when processing input: moov atom not found)",
@@ -208,7 +200,7 @@ def test_a_broken_video_costs_its_own_row_only(workflow, own_clips):
     broken.write_bytes(good)
     again = workflow.run(check=False)
     assert again.returncode == 1
-    assert sorted(read_features(workflow)) == ["0", "1", "2", "3"]
+    assert sorted(workflow.features()) == ["0", "1", "2", "3"]
     assert computed(workflow) == ["0", "1", "1", "2", "3", "gone", "gone"]
     no_leftovers(workflow)
 
@@ -217,7 +209,7 @@ def test_a_stale_row_that_fails_loses_its_file_and_its_neighbours_keep_theirs(do
     (done.folder / "clips" / "1.mp4").write_text("not a video any more")
     (done.folder / "features" / "2.npy").unlink()
     assert done.run(check=False).returncode == 1
-    assert sorted(read_features(done)) == ["0", "2", "3"]
+    assert sorted(done.features()) == ["0", "2", "3"]
     assert list(done.pending()) == ["features/1.npy"]
 
 
@@ -235,7 +227,7 @@ def test_a_run_killed_half_way_keeps_what_it_finished(workflow, clips, tmp_path,
     wait_for(lambda: len(list((workflow.folder / "features").glob("*.npy"))) >= 2)
     os.killpg(process.pid, number)
     assert process.wait(60) != 0
-    finished = read_features(workflow)  # every file that exists is complete
+    finished = workflow.features()  # every file that exists is complete
     assert len(finished) >= 2
     assert "long" not in finished
     # The plan of the killed run is still there, and changes nothing.
@@ -244,7 +236,7 @@ def test_a_run_killed_half_way_keeps_what_it_finished(workflow, clips, tmp_path,
         assert "--unlock" in workflow.run(check=False).stderr
     workflow.run("--unlock")
     workflow.run()
-    assert len(read_features(workflow)) == 4
+    assert len(workflow.features()) == 4
     names = computed(workflow)
     assert all(names.count(name) == 1 for name in finished)
     assert workflow.pending() == {}
@@ -313,7 +305,7 @@ def run_on_cluster(workflow: Workflow, *arguments: str, **config):
 def test_jobs_on_other_nodes_read_their_own_rows_and_not_the_csv(workflow, clips):
     workflow.write_rows(*[(clip, f"features/{clip.stem}.npy") for clip in clips])
     run_on_cluster(workflow, videos_per_job=2, mem_mb=5000, minutes_per_video=10)
-    assert sorted(read_features(workflow)) == ["0", "1", "2", "3"]
+    assert sorted(workflow.features()) == ["0", "1", "2", "3"]
     assert computed(workflow) == ["0", "1", "2", "3"]
     submitted = (workflow.folder / "submitted.txt").read_text().splitlines()
     assert submitted == ["threads=2 gpu=1 mem_mb=5000 runtime=35"] * 2
@@ -321,9 +313,9 @@ def test_jobs_on_other_nodes_read_their_own_rows_and_not_the_csv(workflow, clips
 
 
 def test_stale_rows_are_replaced_on_other_nodes(done):
-    before = read_features(done)
+    before = done.features()
     run_on_cluster(done, interpolation="bicubic")
-    after = read_features(done)
+    after = done.features()
     assert sorted(after) == sorted(before)
     assert all(not np.array_equal(before[name], after[name]) for name in before)
     no_leftovers(done)
@@ -347,7 +339,7 @@ def test_the_profile_for_pbs_asks_for_what_a_job_needs(workflow, clips):
     workflow.options = ("--profile", "profiles/pbs", "--resources", "gpu=2", "--latency-wait", "1")
     workflow.write_rows(*[(clip, f"features/{clip.stem}.npy") for clip in clips])
     workflow.run(minutes_per_video=10)
-    assert sorted(read_features(workflow)) == ["0", "1", "2", "3"]
+    assert sorted(workflow.features()) == ["0", "1", "2", "3"]
     first, second = (workflow.folder / "qsub.txt").read_text().splitlines()
     for line in (first, second):
         assert "-l select=1:ncpus=8:ngpus=1:mem=8000mb -l walltime=35:00 " in line
@@ -398,7 +390,7 @@ def test_paths_may_hold_almost_anything(workflow, clips):
         (workflow.folder / video).symlink_to(clips[0])
     workflow.write_rows(*rows, (clips[1], "-leading.npz"), (clips[1], "./dot/../plain.npy"))
     workflow.run()
-    assert sorted(read_features(workflow)) == sorted(names)
+    assert sorted(workflow.features()) == sorted(names)
     assert (workflow.folder / "-leading.npz").exists()
     assert (workflow.folder / "plain.npy").exists()
     assert workflow.pending() == {}
@@ -554,7 +546,7 @@ def test_failed_rows_can_be_left_alone(workflow, own_clips):
     assert workflow.run("features/gone.npy", check=False, retry_failed="false").returncode == 1
     own_clips[1].write_bytes(good)
     workflow.run(retry_failed="false")
-    assert sorted(read_features(workflow)) == ["0", "1", "2", "3"]
+    assert sorted(workflow.features()) == ["0", "1", "2", "3"]
     pending = workflow.pending(retry_failed="false", interpolation="bicubic")
     assert "features/gone.npy" in pending
 
@@ -568,7 +560,7 @@ def test_a_truncated_video_fails_unless_it_is_to_be_kept(workflow, own_clips):
     assert failed.returncode == 1
     assert "s of 5 s: truncated" in failed.stderr
     workflow.run(truncated="keep")
-    assert len(read_features(workflow)["cut"]) < 4
+    assert len(workflow.features()["cut"]) < 4
     assert "truncated" in read_manifest(workflow)["cut"]["reason"]
     assert workflow.pending() == {}
 

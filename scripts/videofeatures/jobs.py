@@ -9,7 +9,6 @@ import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from itertools import pairwise
-from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,6 +84,11 @@ def end_path(results: str | os.PathLike, name: str) -> Path:
     return Path(results) / "plan" / f"{name}.done"
 
 
+def log_path(results: str | os.PathLike, name: str) -> Path:
+    """Where a job says what it does."""
+    return Path(results) / "logs" / f"{name}.log"
+
+
 def remove_files(job: Job) -> None:
     """Remove what told a job what to do, and that it is done."""
     for path in (job_path(job.results, job.name), end_path(job.results, job.name)):
@@ -143,14 +147,12 @@ def describe_end(
 def find_failed(jobs: Iterable[Job], records: Records) -> list[tuple[PendingRow, str]]:
     """Rows of these jobs that are not done now, each with the reason in its last record."""
     failed = []
-    for job in jobs:
-        digest = job.settings.digest()
-        for row, is_done in zip(job.rows, look_at(attrgetter("is_done"), job.rows), strict=True):
-            if is_done:  # by others, it may be
-                continue
-            record = records.last.get(row.feature_path)
-            if record and record.digest == digest and record.status == "failed":
-                failed.append((row, record.reason))
-            else:
-                failed.append((row, UNFINISHED))
+    planned = [(job, row) for job in jobs for row in job.rows]
+    done = look_at(lambda pair: pair[1].is_done, planned)  # by others, it may be
+    for (job, row), is_done in zip(planned, done, strict=True):
+        if is_done:
+            continue
+        record = records.last.get(row.feature_path)
+        is_ours = record and record.status == "failed" and record.digest == job.settings.digest()
+        failed.append((row, record.reason if is_ours else UNFINISHED))
     return failed

@@ -107,7 +107,7 @@ def _lines(
         facts = record._asdict() if record and record.status == state else {}
         reason = facts.get("reason") or ""
         if state == "missing":
-            reason, facts = "no such file", {}
+            reason = "no such file"
         elif state == "pending":
             found = pending[row.feature_path]
             reason = found.reason + (f" ({found.detail})" if found.detail else "")

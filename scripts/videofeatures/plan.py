@@ -108,31 +108,33 @@ def find_pending(
         return _difference(records.settings.get(old_digest), numerics)
 
     def look(row: Row) -> tuple[os.stat_result | None, str | None]:
-        """The feature file, and why it is stale."""
+        """The feature file, and why it has to be made, or None."""
         feature = find_file(row.feature_path)
-        if feature is None or row.feature_path in forced:
-            return feature, None
+        if feature is None:
+            return None, MISSING
+        if row.feature_path in forced:
+            return feature, FORCED
         record = records.last.get(row.feature_path)
         return feature, _staleness(row, feature, record, digest, weights.identity)
 
+    def detail(row: Row, reason: str) -> str:
+        record = records.last.get(row.feature_path)
+        if reason == MISSING and record is not None and record.status == "failed":
+            return f"failed before: {record.reason}"
+        if reason == OTHER_SETTINGS:
+            return difference(record.digest)
+        if reason == OTHER_WEIGHTS:
+            return f"{record.weights} → {weights.identity}"
+        return ""
+
     pending, problems = [], []
     for row, (feature, reason) in zip(rows, look_at(look, rows), strict=True):
-        record = records.last.get(row.feature_path)
-        if feature is None:
-            has_failed_before = record is not None and record.status == "failed"
-            detail = f"failed before: {record.reason}" if has_failed_before else ""
-            pending.append(PendingRow(*row, False, MISSING, detail))
-        elif stat.S_ISDIR(feature.st_mode):
+        if feature is not None and stat.S_ISDIR(feature.st_mode):
             problems.append(f"{row.feature_path}: is a folder; a feature_path must be a file")
-        elif row.feature_path in forced:
-            pending.append(PendingRow(*row, True, FORCED, "", feature.st_mtime_ns))
-        elif reason:
-            detail = ""
-            if reason == OTHER_SETTINGS:
-                detail = difference(record.digest)
-            elif reason == OTHER_WEIGHTS:
-                detail = f"{record.weights} → {weights.identity}"
-            pending.append(PendingRow(*row, True, reason, detail, feature.st_mtime_ns))
+        elif reason is not None:
+            is_stale = feature is not None
+            mtime_ns = feature.st_mtime_ns if is_stale else None
+            pending.append(PendingRow(*row, is_stale, reason, detail(row, reason), mtime_ns))
     if problems:
         raise InputError(problems)
     return pending
