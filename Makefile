@@ -1,7 +1,8 @@
 # What each target does, and when to use it, is in README.md.
-.PHONY: env demo test test-slurm lint bench bench-memory bench-plan clean
+.PHONY: env csv demo test test-slurm test-browser lint bench bench-memory bench-plan clean
 
 PYTHON ?= python3
+CSV ?= config/videos.csv
 PIP_INSTALL = .venv/bin/python -m pip install --disable-pip-version-check --quiet --constraint envs/constraints.txt
 
 env: .venv/installed
@@ -18,11 +19,16 @@ env: .venv/installed
 	$(PIP_INSTALL) --requirement envs/requirements-dev.txt
 	touch $@
 
+# make csv VIDEOS=folder FEATURES=folder [CSV=my.csv]
+csv: .venv/installed
+	@test -n "$(VIDEOS)" -a -n "$(FEATURES)" \
+		|| { echo "Say where they are: make csv VIDEOS=folder FEATURES=folder"; exit 1; }
+	.venv/bin/python scripts/make_csv.py "$(VIDEOS)" --features "$(FEATURES)" --csv "$(CSV)"
+
 demo: .venv/installed
 	.venv/bin/python scripts/fetch_clips.py --folder demo/clips --csv demo/videos.csv --features demo/features
 	.venv/bin/snakemake --cores all --resources gpu=1 \
-		--config videos=demo/videos.csv results=demo/results backbone=efficientnet_lite0 l2_normalize=false
-	.venv/bin/python scripts/show_features.py demo/videos.csv
+		--config videos=demo/videos.csv results=demo/results backbone=efficientnet_lite0
 
 test: .venv/installed-dev
 	.venv/bin/python -m pytest
@@ -36,9 +42,19 @@ test-slurm: .venv/installed-dev
 		|| echo "SLURM could not be installed"
 	.venv/bin/python -m pytest -m slurm tests/test_slurm.py
 
+# The report, opened in Chromium, which is installed as SLURM is.
+test-browser: .venv/installed-dev
+	@command -v chromium google-chrome chromium-browser > /dev/null || [ "$$(id -u)" != 0 ] \
+		|| ! command -v apt-get > /dev/null \
+		|| { apt-get update --quiet=2; DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 \
+			--yes --no-install-recommends chromium fonts-dejavu-core > /dev/null; } \
+		|| echo "Chromium could not be installed"
+	.venv/bin/python -m pytest -m browser tests/test_report_in_browser.py
+
 lint: .venv/installed-dev
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+	.venv/bin/mypy
 	.venv/bin/snakefmt --check Snakefile rules
 	.venv/bin/snakemake --lint --config videos=tests/data/lint.csv results=/nonexistent/results
 
@@ -55,4 +71,4 @@ bench-plan: .venv/installed
 	.venv/bin/python benchmarks/plan.py
 
 clean:
-	rm -rf demo bench .pytest_cache .ruff_cache
+	rm -rf demo bench .mypy_cache .pytest_cache .ruff_cache

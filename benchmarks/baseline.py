@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
-from videofeatures.backbones import BACKBONES
+from videofeatures.backbones import BACKBONES, Backbone
 from videofeatures.probing import probe_video, resized_size
 from videofeatures.rows import read_rows
 from videofeatures.weights import load_network
@@ -33,7 +33,7 @@ BATCH_SIZE = 64
 class Videos(Dataset):
     """Whole videos, (frames, 3, height, width), float32, 0 to 255."""
 
-    def __init__(self, csv: str, backbone):
+    def __init__(self, csv: str, backbone: Backbone):
         self.rows = read_rows(csv)
         self.backbone = backbone
 
@@ -56,7 +56,7 @@ class Videos(Dataset):
         return row.feature_path, torch.from_numpy(frames.astype(np.float32)).permute(0, 3, 1, 2)
 
 
-def preprocess(frames: torch.Tensor, backbone) -> torch.Tensor:
+def preprocess(frames: torch.Tensor, backbone: Backbone) -> torch.Tensor:
     """Normalised frames, or clips (N, 3, frames, height, width)."""
     length = backbone.num_frames_per_clip
     if length:

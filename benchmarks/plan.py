@@ -20,6 +20,7 @@ import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from process import Run, run
 
@@ -106,11 +107,11 @@ class Collection:
                     recorder.record("started", feature, **identity)
                     recorder.record("done", feature, **identity, **done)
 
-    def snakemake(self, *arguments: str, **options) -> Run:
+    def snakemake(self, *arguments: str, **options: Any) -> Run:
         """Run Snakemake here."""
         return run([*SNAKEMAKE, *arguments, *CONFIG], self.folder, **options)
 
-    def measure(self, *arguments: str, **options) -> tuple[Run, dict]:
+    def measure(self, *arguments: str, **options: Any) -> tuple[Run, dict]:
         """Run Snakemake here; also how long it took, and the files that it left."""
         before = self._files()
         found = self.snakemake(*arguments, **options)

@@ -43,7 +43,7 @@ SECONDS = 5
 def real_frames(clips: Path) -> np.ndarray:
     """(N, 224, 224, 3) frames of the demo's clips."""
     backbone = BACKBONES[NAME]
-    frames = []
+    frames: list[np.ndarray] = []
     for path in map(str, fetch_clips(clips)):
         size = resized_size(probe_video(path), backbone.resize_size, square_pixels=True)
         crop_size = backbone.crop_size

@@ -54,13 +54,14 @@ def run(
     before = os.times()
     # Into files: a pipe would have to be emptied beside.
     with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
-        streams = {"stdout": stdout, "stderr": stderr}
-        process = psutil.Popen(list(map(str, command)), cwd=folder, env=environment, **streams)
+        process = psutil.Popen(
+            list(map(str, command)), cwd=folder, env=environment, stdout=stdout, stderr=stderr
+        )
         peak = _watch(process)
         wall_seconds = time.monotonic() - started
         after = os.times()
         said = []
-        for stream in streams.values():
+        for stream in (stdout, stderr):
             stream.seek(0)
             said.append(stream.read())
     if process.returncode and check:

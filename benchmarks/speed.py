@@ -26,6 +26,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -191,7 +192,7 @@ def run_network(shapes: Counter, backbone: Backbone, weights: Path, precision: s
         for start in range(0, count, batch_size)
     ]
     before, started = os.times(), time.monotonic()
-    submitted = deque()
+    submitted: deque[Callable[[], np.ndarray]] = deque()
     for batch in batches:
         submitted.append(network.submit(batch))
         while len(submitted) >= network.max_submitted:
@@ -224,16 +225,17 @@ def peak_gflops(network: Network) -> float:
     """What the device does at best: a 3×3 convolution of 512 channels, in the same dtype."""
     channels, side = 512, 64
     convolution = torch.nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-    where = {"device": network.device, "dtype": network.dtype, "memory_format": torch.channels_last}
-    convolution = convolution.to(**where)
+    where = (network.device, network.dtype)
+    convolution = convolution.to(*where).to(memory_format=torch.channels_last)
+    layer: torch.nn.Module = convolution
     if network.device.type == "cpu" and can_join(network.dtype):
-        convolution = JoinedConvolution(convolution, "none")
-    x = torch.rand(1, channels, side, side).to(**where)
+        layer = JoinedConvolution(convolution, "none")
+    x = torch.rand(1, channels, side, side).to(*where, memory_format=torch.channels_last)
     rates = []
     with torch.inference_mode():
         for _ in range(20):
             started = time.monotonic()
-            convolution(x)[0, 0, 0, 0].item()
+            layer(x)[0, 0, 0, 0].item()
             rates.append(2 * 9 * channels**2 * side**2 / (time.monotonic() - started) / 1e9)
     return max(rates)
 
@@ -248,7 +250,7 @@ def load(backbone: Backbone, weights: Path, precision: str) -> tuple[Network, in
 
 def count_shapes(csv: Path, backbone: Backbone) -> Counter:
     """What goes into the network for the finished features of a CSV: shapes, how many of each."""
-    shapes = Counter()
+    shapes: Counter[tuple[int, ...]] = Counter()
     for row in read_rows(csv):
         width, height = resized_size(
             probe_video(row.video_path), backbone.resize_size, square_pixels=True
@@ -312,7 +314,7 @@ def compare(
             "times_before_at_most": before["work_seconds"] * network["peak_gflops"] / gflop,
             "times_before_with_startup": before["seconds"] / ours["seconds"],
             "times_limit": ours["work_seconds"] / limit,
-            "limited_by": max(limits, key=limits.get),
+            "limited_by": max(limits, key=limits.__getitem__),
             "worst_cosine": f"{worst_cosine(csv_before, csv):.6f}",
         }
         rows.append(row("ours", precision, ours))

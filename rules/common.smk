@@ -7,6 +7,7 @@ Defines:
     JOBS          the jobs of this run
     WEIGHTS       the weights they need; None in a process started for one job
     DONE_TARGETS  feature files that the user asked for and that are done
+    WATCHER       that shows how far this run is
     STAMP         file that makes Snakemake run a job whose outputs exist
     PYTHON        that runs the scripts
     get_resources, start_run, end_run
@@ -30,9 +31,13 @@ sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 from videofeatures import jobs, manifest, plan
 from videofeatures.claims import tidy_up
 from videofeatures.errors import InputError
+from videofeatures.estimate import estimate
+from videofeatures.progress import Display
 from videofeatures.records import read_records
+from videofeatures.report import leave_report
 from videofeatures.rows import FEATURE_SUFFIXES
 from videofeatures.settings import parse_values
+from videofeatures.watching import Watcher
 from videofeatures.weights import find_weights, missing_message
 
 # Threads of a job on a cluster, where a run has no number of cores to share out.
@@ -53,7 +58,14 @@ def parse_command_line():
 
 
 def say(*lines):
+    DISPLAY.clear()
     print(*lines, sep="\n", file=sys.stderr, flush=True)
+
+
+def make_room(record):
+    """A filter of Snakemake's messages that only takes our line away before each of them."""
+    DISPLAY.clear()
+    return True
 
 
 def get_limit(resource):
@@ -132,9 +144,15 @@ def plan_run():
         num_gpus=get_num_gpus(),
         num_threads=get_num_threads(),
     )
+    lines = plan.describe(rows, pending, len(new_jobs), weights, num_not_tried=len(not_tried))
     if args.dryrun:
         say(*pending)
-    say(*plan.describe(rows, pending, len(new_jobs), weights, num_not_tried=len(not_tried)))
+        if pending:
+            lines.append(f"To do: {estimate(pending, local_files_only=settings.local_files_only)}")
+        # Below what Snakemake says of each job, which may be thousands of lines.
+        atexit.register(say, *lines)
+    else:
+        say(*lines)
     return new_jobs, weights, sorted(targets - {row.feature_path for row in pending})
 
 
@@ -166,18 +184,24 @@ def start_run():
         jobs.write_job(job)
     if JOBS:
         say(f"The log of each job: {jobs.log_path(JOBS[0].results, JOBS[0].name)} and so on")
+        WATCHER.start()
     # Should this process be killed, each row is in the manifest all the same.
     manifest.write_manifest(config)
 
 
 def end_run():
     """Remove the jobs' files, and say what was done and what was not."""
+    WATCHER.stop()
     for job in JOBS:
         jobs.remove_files(job)
     tidy_up(row.feature_path for job in JOBS for row in job.rows)
     records = read_records(config["results"])
-    say(*jobs.describe_end(JOBS, jobs.find_failed(JOBS, records)))
+    failed = jobs.find_failed(JOBS, records)
+    say(*jobs.describe_end(JOBS, failed))
     say(manifest.leave_manifest(config, records))
+    # Who stops a run does not want to wait for a report of it.
+    if JOBS and config["report"] and all(reason != jobs.UNFINISHED for _, reason in failed):
+        say(leave_report(config))
 
 
 STAMP = Path(".snakemake") / f"stale-{os.getpid()}"
@@ -187,6 +211,8 @@ PYTHON = "python" if workflow.deployment_settings.deployment_method else sys.exe
 # When a job with a broken video fails, Snakemake says for each of its outputs that is marked
 # update() that it has no backup of it. There was nothing to back up, and nothing was lost.
 logger.addFilter(is_not_about_backups)
+DISPLAY = Display(say, sys.stderr)
+logger.addFilter(make_room)
 
 config.update(parse_values(config))
 # A plan is millions of objects, and all of them stay: to look for garbage among them, again
@@ -199,6 +225,8 @@ try:
         JOBS, WEIGHTS, DONE_TARGETS = read_planned_jobs(), None, []
 except InputError as error:
     raise WorkflowError(str(error))
+
+WATCHER = Watcher(JOBS, DISPLAY, say)
 
 if WEIGHTS and any(job.has_stale_rows for job in JOBS):
     touch_stamp()

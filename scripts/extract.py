@@ -10,16 +10,18 @@ import argparse
 import logging
 import os
 import signal
+import sys
 from dataclasses import fields
 from typing import Any
 
+from videofeatures import log
 from videofeatures.backbones import BACKBONES
 from videofeatures.claims import tidy_up
 from videofeatures.errors import InputError
 from videofeatures.jobs import Job, cut_into_jobs, read_job
-from videofeatures.log import start_logging
 from videofeatures.manifest import leave_manifest
 from videofeatures.plan import describe, find_pending, read_inputs, split_failed
+from videofeatures.progress import Display
 from videofeatures.records import read_records
 from videofeatures.settings import Settings
 from videofeatures.weights import find_weights, prepare_weights
@@ -116,18 +118,27 @@ def plan_by_hand(config: dict[str, Any]) -> Job | None:
     settings, rows = read_inputs(config)
     weights = find_weights(config["backbone"], config["weights"])
     records = read_records(config["results"])
-    pending, not_tried = find_pending(rows, records, settings, weights), []
+    pending, num_not_tried = find_pending(rows, records, settings, weights), 0
     if not config["retry_failed"]:
         pending, not_tried = split_failed(pending, records, settings, weights)
+        num_not_tried = len(not_tried)
     jobs = cut_into_jobs(
         pending, settings, weights, config["results"], videos_per_job=max(1, len(pending))
     )
-    for line in describe(rows, pending, len(jobs), weights, num_not_tried=len(not_tried)):
+    for line in describe(rows, pending, len(jobs), weights, num_not_tried=num_not_tried):
         logger.info("%s", line)
     if not jobs:
         return None
     prepare_weights(weights)
     return jobs[0]
+
+
+def _levels_on_stderr(args: argparse.Namespace) -> dict[str, int]:
+    """What stderr is not told of: in a workflow's job of anything but what ends it, as the workflow
+    shows the rest; by hand, of rows that are done, unless it is the only log."""
+    if args.job:
+        return {log.ALL: logging.CRITICAL}
+    return {log.ROWS: logging.WARNING} if args.log or sys.stderr.isatty() else {}
 
 
 class Terminated(KeyboardInterrupt):
@@ -142,18 +153,19 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 all done, 1 some rows failed, 2 the input cannot be used, 128 and the
     number of a signal (130 for Ctrl-C)."""
     args = parse_arguments(arguments)
-    start_logging(args.log)
+    display = Display(logger.info, None if args.job else sys.stderr)
+    log.start_logging(args.log, levels_on_stderr=_levels_on_stderr(args), before=display.clear)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _terminate)
     config = None if args.job else as_config(args)
     job, num_failed, status = None, 0, 0
     try:
-        job = read_job(args.job) if args.job else plan_by_hand(config)
+        job = read_job(args.job) if config is None else plan_by_hand(config)
         if job is not None:
             # torch is imported only when there is something to compute.
             from videofeatures.pipeline import extract_rows
 
-            num_failed = extract_rows(job, num_threads=args.threads)
+            num_failed = extract_rows(job, num_threads=args.threads, display=display)
             status = 1 if num_failed else 0
     except InputError as error:
         logger.error("%s", error)
@@ -161,8 +173,8 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         logger.error("interrupted; what is done is kept, and the next run does the rest")
         status = 128 + (error.args[0] if isinstance(error, Terminated) else signal.SIGINT)
-    if num_failed:
-        logger.error(
+    if job and num_failed:
+        logging.getLogger(log.ALL).error(
             "%d of %d videos failed; the reasons are above and in the records. The next run tries "
             "them again",
             num_failed,

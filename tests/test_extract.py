@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 import yaml
 
 import extract
-from conftest import ROOT, make_clip, seeded_state, start_session, write_csv
+from conftest import ROOT, make_clip, run_in_terminal, seeded_state, start_session, write_csv
 from videofeatures import plan
 from videofeatures.jobs import Job, job_path, write_job
 from videofeatures.plan import PendingRow
@@ -130,7 +131,7 @@ def test_a_job_whose_rows_are_done_by_now_costs_no_torch(tmp_path, rows):
         (tmp_path / feature).write_text("somebody else's")
     code = (
         "import sys, extract;"
-        "status = extract.main(['--job', sys.argv[1]]);"
+        "status = extract.main(['--job', sys.argv[1], '--log', 'x.log']);"
         "sys.exit(status or ('torch' in sys.modules))"
     )
     command = [sys.executable, "-c", code, job_path(tmp_path, job.name)]
@@ -142,13 +143,27 @@ def test_a_job_whose_rows_are_done_by_now_costs_no_torch(tmp_path, rows):
         text=True,
     )
     assert result.returncode == 0, result.stderr
-    assert f"{len(rows)} rows were done by others meanwhile" in result.stderr
+    assert f"{len(rows)} rows were done by others meanwhile" in (tmp_path / "x.log").read_text()
+    assert result.stderr == ""  # what a job does is shown by the workflow
 
 
-def test_the_log_has_the_messages_and_the_terminal_too(tmp_path, rows):
+def test_beside_a_log_stderr_is_told_of_failures_only(tmp_path, rows):
+    write_csv(tmp_path / "input.csv", [*rows, ("gone.mp4", "new/gone.npy")])
     arguments = ["--csv", "input.csv", "--backbone", "efficientnet_lite0", "--log", "logs/x.log"]
     result = run(tmp_path, *arguments)
-    assert (tmp_path / "logs" / "x.log").read_text() == result.stderr
+    lines = (tmp_path / "logs" / "x.log").read_text().splitlines()
+    done = [line for line in lines if line.startswith("done ")]
+    assert len(done) == 2
+    assert [line for line in lines if line not in done] == result.stderr.splitlines()
+    assert "FAILED  gone.mp4: no such file" in lines
+
+
+def test_a_terminal_has_a_line_that_says_how_far_it_is(tmp_path, rows):
+    command = [sys.executable, ROOT / "scripts" / "extract.py", "--csv", "input.csv"]
+    status, told = run_in_terminal([*command, "--backbone", "efficientnet_lite0"], tmp_path)
+    assert status == 0
+    assert "done    0.mp4" not in told
+    assert re.search(r"\r[012] of 2 videos \(\d+ %\); [^\r]*\x1b\[K\r\x1b\[K", told)
 
 
 def test_help_names_every_option(capsys):
@@ -156,7 +171,7 @@ def test_help_names_every_option(capsys):
         extract.parse_arguments(["--help"])
     text = capsys.readouterr().out
     config = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
-    only_snakemake = {"videos", "videos_per_job", "mem_mb", "minutes_per_video"}
+    only_snakemake = {"videos", "report", "videos_per_job", "mem_mb", "minutes_per_video"}
     assert [key for key in config if f"--{key}" not in text and key not in only_snakemake] == []
 
 

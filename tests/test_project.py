@@ -7,6 +7,7 @@ import re
 import yaml
 
 from conftest import ROOT
+from videofeatures import __version__
 
 ENVS = ROOT / "envs"
 
@@ -57,3 +58,22 @@ def test_ci_runs_what_the_readme_explains():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert "make test" in makes
     assert all(command in readme for command in makes)
+
+
+def test_the_version_is_the_same_everywhere():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == __version__
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## (\S+)$", changes, re.MULTILINE)[0] == __version__
+
+
+def test_the_container_has_the_pinned_environment():
+    recipe = (ROOT / "envs" / "Dockerfile").read_text()
+    copied = re.search(r"^COPY (.*) /tmp/envs/$", recipe, re.MULTILINE)[1].split()
+    assert copied == ["envs/requirements.txt", "envs/constraints.txt"]
+    assert all((ROOT / path).exists() for path in copied)
+    assert "--constraint /tmp/envs/constraints.txt" in recipe
+    assert "--requirement /tmp/envs/requirements.txt" in recipe
+    (conda,) = re.findall(r"- python=(\S+)", (ENVS / "videofeatures.yaml").read_text())
+    assert recipe.startswith("#")
+    assert f"FROM python:{conda}-" in recipe

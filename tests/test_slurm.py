@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -95,6 +96,23 @@ def test_a_collection_is_spread_over_two_gpus_at_once(slurm, real_clips):
     told = next(line for line in result.stderr.splitlines() if line.startswith("The log of each"))
     log = slurm.folder / told.removeprefix("The log of each job: ").removesuffix(" and so on")
     assert "done " in log.read_text()
+
+
+def test_a_node_can_be_checked(slurm, real_clips):
+    slurm.write_rows((real_clips["bikes"], "features/bikes.npy"))
+    values = " ".join(f"{key}={value}" for key, value in slurm.config.items())
+    command = f"srun --gpus=1 python scripts/check.py {values}".replace("python", sys.executable)
+    result = subprocess.run(
+        ["bash", "-c", command],
+        cwd=slurm.folder,
+        env=slurm.environment,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.count("ok   ") == 7
+    # It computed on the CPU of the node, as the GPU that it was given is none, and says so.
+    assert "CUDA_VISIBLE_DEVICES=0" in result.stderr + result.stdout
 
 
 def test_what_the_profile_sets_takes_effect(slurm, clips):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import ROOT, Workflow, make_clip, run_ffmpeg, start_session, wait_for, write_csv
+from conftest import (
+    ROOT,
+    Workflow,
+    make_clip,
+    run_ffmpeg,
+    run_in_terminal,
+    start_session,
+    wait_for,
+    write_csv,
+)
 from videofeatures.records import read_records
 
 NOTHING_TO_DO = "Nothing to be done"
@@ -591,3 +601,42 @@ def test_records_tell_what_happened_to_each_row(done):
     assert {record.status for record in records.last.values()} == {"done"}
     (settings,) = records.settings.values()
     assert settings["backbone"] == "efficientnet_lite0"
+
+
+def test_the_dry_run_ends_with_what_is_to_do(workflow, clips, tmp_path):
+    (tmp_path / "broken.mp4").write_text("nothing")
+    workflow.write_rows(
+        *((clip, f"features/{clip.stem}.npy") for clip in clips),
+        (tmp_path / "broken.mp4", "features/broken.npy"),
+        ("gone.mp4", "features/gone.npy"),
+    )
+    lines = workflow.run("-n").stderr.splitlines()
+    assert lines[-3:] == [
+        "6 rows: 0 done, 6 pending in 1 jobs",
+        "       6 no feature file",
+        "To do: 14 s of video; 1 missing; 1 unreadable",
+    ]
+
+
+def test_a_terminal_shows_how_far_the_run_is_and_what_fails(workflow, clips):
+    workflow.write_rows(
+        *((clip, f"features/{clip.stem}.npy") for clip in clips), ("gone.mp4", "features/gone.npy")
+    )
+    _, told = run_in_terminal(workflow.command(), workflow.folder)
+    drawn = re.findall(r"\r(\d of 5 videos \(\d+ %\); [^\r\n]*?)\x1b\[K", told)
+    assert drawn
+    # Whatever else is said begins where the line was, and each failure is named once.
+    for line in drawn:
+        assert f"{line}\x1b[K\r" in told
+    assert told.count("FAILED  gone.mp4: no such file") == 1
+    assert "done    " not in told  # that is in the log
+    (log,) = (workflow.folder / "results" / "logs").glob("extract_*.log")
+    assert log.read_text().count("done    ") == 4
+
+
+def test_without_a_terminal_a_run_is_quiet(workflow, clips):
+    workflow.write_rows(*((clip, f"features/{clip.stem}.npy") for clip in clips))
+    result = workflow.run()
+    assert " of 4 videos" not in result.stdout + result.stderr
+    assert "\x1b[K" not in result.stdout + result.stderr
+    assert "done    " not in result.stdout + result.stderr

@@ -125,13 +125,16 @@ class Batcher:
         videos = []
         while len(self._submitted) > max_submitted:
             clips, wait = self._submitted.popleft()
+            computed = wait()
             features = finish_features(
-                wait(),
+                computed,
                 l2_normalize=self._settings.l2_normalize,
                 half_precision=self._settings.half_precision,
             )
-            for clip, feature in zip(clips, features, strict=True):
+            lengths = np.linalg.norm(computed, axis=1)
+            for clip, feature, length in zip(clips, features, lengths, strict=True):
                 clip.video.features.put(clip.index, feature)
+                clip.video.length_sum += float(length)
             self._timing.num_clips += len(clips)
             videos += [clip.video for clip in clips]
         return videos

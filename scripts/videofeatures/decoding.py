@@ -10,7 +10,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -211,7 +211,7 @@ class Decoders:
 
 def decode_video(
     video: Video, settings: Settings, *, num_threads: int, stopped: threading.Event | None = None
-) -> Iterator[Clip]:
+) -> Generator[Clip, None, None]:
     """Yield a video's clips, filling in its facts.
 
     Raises:

@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from dataclasses import dataclass
 
 ALLOCATIONS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID", "KUBERNETES_SERVICE_HOST")
 """Variables that SLURM, PBS, LSF, Grid Engine and Kubernetes set in what they start."""
@@ -22,7 +22,8 @@ POLL_SECONDS = 0.5
 logger = logging.getLogger(__name__)
 
 
-class Device(NamedTuple):
+@dataclass(frozen=True)
+class Device:
     """A CUDA device: its number, as torch counts, and its own name, the same in all processes."""
 
     index: int

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import queue
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -38,6 +41,42 @@ def look_at(look: Callable[[Item], Seen], items: Iterable[Item]) -> Iterator[See
             for k, part in enumerate(threads.map(look_at_some, parts)):
                 seen[k::num_parts] = part
             yield from seen
+
+
+def look_in_time(
+    look: Callable[[Item], Seen], items: Iterable[Item], *, max_seconds: float, num_threads: int
+) -> Iterator[tuple[Item, Seen]]:
+    """Items and what `look` returns for each, as they come, for no more than `max_seconds`.
+
+    What takes longer, on a disk or in a library that does not answer, is left behind.
+
+    Args:
+        look: a function that does not raise.
+    """
+    todo: queue.SimpleQueue[Item] = queue.SimpleQueue()
+    seen: queue.SimpleQueue[tuple[Item, Seen]] = queue.SimpleQueue()
+    num_left = 0
+    for item in items:
+        todo.put(item)
+        num_left += 1
+    deadline = time.monotonic() + max_seconds
+
+    def work() -> None:
+        while time.monotonic() < deadline:
+            try:
+                item = todo.get_nowait()
+            except queue.Empty:
+                return
+            seen.put((item, look(item)))
+
+    for _ in range(min(num_threads, num_left)):
+        threading.Thread(target=work, daemon=True).start()
+    while num_left:
+        try:
+            yield seen.get(timeout=max(deadline - time.monotonic(), 0))
+        except queue.Empty:
+            return
+        num_left -= 1
 
 
 def find_file(path: str) -> os.stat_result | None:

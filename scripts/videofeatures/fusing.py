@@ -10,6 +10,7 @@ ResNeXt-101 15 to 25 % faster. `torch.compile` joins the same layers and is no f
 from __future__ import annotations
 
 import operator
+from typing import TypeGuard
 
 import torch
 from torch import fx, nn
@@ -101,7 +102,8 @@ def join_convolutions(module: nn.Module) -> nn.Module:
 
 
 def _join(node: fx.Node, module: fx.GraphModule) -> None:
-    activation, arguments, followers = "none", node.args, []
+    activation, arguments = "none", node.args
+    followers: list[fx.Node] = []
     follower = _only_user(node)
     if _is_relu(follower):
         activation, followers = "relu", [follower]
@@ -110,8 +112,10 @@ def _join(node: fx.Node, module: fx.GraphModule) -> None:
         relu = _only_user(follower)
         if _is_relu(relu) and _can_be_overwritten(residual, node, follower):
             arguments, followers = (*node.args, residual), [follower, relu]
-    convolution = module.get_submodule(node.target)
-    module.set_submodule(node.target, JoinedConvolution(convolution, activation))
+    name = str(node.target)
+    convolution = module.get_submodule(name)
+    assert isinstance(convolution, CONVOLUTIONS)
+    module.set_submodule(name, JoinedConvolution(convolution, activation))
     # At the convolution's own place: what it reads may be overwritten later.
     node.args = arguments
     if followers:
@@ -122,7 +126,8 @@ def _join(node: fx.Node, module: fx.GraphModule) -> None:
 
 def _can_be_overwritten(residual: object, node: fx.Node, follower: fx.Node) -> bool:
     """It is there before `node`, owns its memory, and none but `follower` needs it afterwards."""
-    if type(_module_of(residual)) not in (JoinedConvolution, *CONVOLUTIONS):
+    owners = (JoinedConvolution, *CONVOLUTIONS)
+    if not isinstance(residual, fx.Node) or type(_module_of(residual)) not in owners:
         return False
     order = {other: place for place, other in enumerate(node.graph.nodes)}
     users = [user for user in residual.users if user is not follower]
@@ -132,18 +137,19 @@ def _can_be_overwritten(residual: object, node: fx.Node, follower: fx.Node) -> b
 def _module_of(node: object) -> nn.Module | None:
     if not isinstance(node, fx.Node) or node.op != "call_module":
         return None
-    return node.graph.owning_module.get_submodule(node.target)
+    assert node.graph.owning_module is not None
+    return node.graph.owning_module.get_submodule(str(node.target))
 
 
 def _is_convolution(node: fx.Node) -> bool:
     found = _module_of(node)
     # A subclass may do something else, and so may a padding by name.
-    if type(found) not in CONVOLUTIONS or isinstance(found.padding, str):
+    if not isinstance(found, CONVOLUTIONS) or type(found) not in CONVOLUTIONS:
         return False
-    return found.padding_mode == "zeros"
+    return not isinstance(found.padding, str) and found.padding_mode == "zeros"
 
 
-def _is_relu(node: fx.Node | None) -> bool:
+def _is_relu(node: fx.Node | None) -> TypeGuard[fx.Node]:
     return type(_module_of(node)) is nn.ReLU
 
 

@@ -81,6 +81,12 @@ class Video:
     has_left: bool = False
     compute_seconds: float = 0.0
     features: GrowingArray = field(default_factory=GrowingArray)
+    length_sum: float = 0.0  # of its features, before these were divided by their lengths
+
+    @property
+    def duration_seconds(self) -> float:
+        """As its header says; 0 if it does not."""
+        return (self.metadata.duration_seconds if self.metadata else None) or 0
 
     @property
     def is_complete(self) -> bool:

@@ -74,6 +74,11 @@ def cut_into_jobs(
     ]
 
 
+def run_name(job: Job) -> str:
+    """Start of the names of all jobs of a job's run."""
+    return job.name.rsplit("_", 1)[0]
+
+
 def job_path(results: str | os.PathLike, name: str) -> Path:
     """The file that tells a job's process what to do."""
     return Path(results) / "plan" / f"{name}.json"
@@ -153,6 +158,8 @@ def find_failed(jobs: Iterable[Job], records: Records) -> list[tuple[PendingRow,
         if is_done:
             continue
         record = records.last.get(row.feature_path)
-        is_ours = record and record.status == "failed" and record.digest == job.settings.digest()
-        failed.append((row, record.reason if is_ours else UNFINISHED))
+        reason = UNFINISHED
+        if record and record.status == "failed" and record.digest == job.settings.digest():
+            reason = record.reason
+        failed.append((row, reason))
     return failed

@@ -125,7 +125,7 @@ class Network:
         # The layout that the decoder's pixels have, and the fastest one for convolutions.
         is_3d = backbone.num_frames_per_clip is not None
         layout = torch.channels_last_3d if is_3d else torch.channels_last
-        self.module = module.to(device, dtype, memory_format=layout)
+        self.module = module.to(device, dtype).to(memory_format=layout)
         if device.type == "cpu" and can_join(dtype):
             self.module = join_convolutions(self.module)
         self.device_name = torch.cuda.get_device_name() if device.type == "cuda" else device.type

@@ -26,6 +26,7 @@ from videofeatures.decoding import Clip, Decoders, SharedRows
 from videofeatures.devices import Device, find_devices, hold_device
 from videofeatures.gather import Video
 from videofeatures.jobs import Job
+from videofeatures.progress import Display, Progress
 from videofeatures.records import Recorder
 from videofeatures.timing import Timing
 from videofeatures.video import ffmpeg_version
@@ -41,11 +42,12 @@ DONE_BY_OTHERS = "%d rows were done by others meanwhile"
 logger = logging.getLogger(__name__)
 
 
-def extract_rows(job: Job, *, num_threads: int) -> int:
+def extract_rows(job: Job, *, num_threads: int, display: Display | None = None) -> int:
     """Do a job's rows; a row that exists by now is kept.
 
     Args:
         num_threads: CPU threads for decoding and, without a GPU, for the network.
+        display: where to show how far it is; the log by default.
 
     Returns:
         How many rows failed. Each has a record and a line in the log.
@@ -54,10 +56,12 @@ def extract_rows(job: Job, *, num_threads: int) -> int:
         InputError: the weights do not fit the backbone, or a disk is full.
     """
     rows = [row for row in job.rows if not row.is_done]
-    num_elsewhere, num_left, num_failed = len(job.rows) - len(rows), len(rows), 0
+    num_elsewhere = len(job.rows) - len(rows)
     if not rows:
         logger.info(DONE_BY_OTHERS, num_elsewhere)
         return 0
+    progress = Progress(len(job.rows))
+    display = display or Display(logger.info)
     timing = Timing()
     num_decoders = min(job.settings.decoders or min(num_threads, MAX_DECODERS), len(rows))
     claims = Claims(job.settings.claim_timeout_seconds)
@@ -76,22 +80,31 @@ def extract_rows(job: Job, *, num_threads: int) -> int:
         facts = _describe_process(job, network, held, ffmpeg.result())
         with Recorder(job.results, job.name, facts) as recorder:
             writer = Writer(job, facts, recorder)
-            while num_left:
+
+            def leave_to_others(num_rows: int) -> None:
+                recorder.note("elsewhere", num_rows=num_rows)
+                progress.add(elsewhere=num_rows)
+
+            if num_elsewhere:
+                leave_to_others(num_elsewhere)
+            while progress.num_ended < len(job.rows):
                 for video in _step(decoders, batcher, writer, timing):
-                    num_left -= 1
                     if video.done_by_others:
-                        num_elsewhere += 1
+                        leave_to_others(1)
                         continue
                     if writer.finish(video):
-                        timing.video_seconds += video.metadata.duration_seconds or 0
+                        progress.add(done=1, video_seconds=video.duration_seconds)
                     else:
-                        num_failed += 1
+                        progress.add(failed=1)
                     claims.release(video.row.feature_path)
+                display.update(progress)
+            timing.video_seconds = progress.video_seconds
             recorder.note("end", **timing.summary(), batch_size=batcher.batch_size)
-    if num_elsewhere:
-        logger.info(DONE_BY_OTHERS, num_elsewhere)
+    display.clear()
+    if progress.num_elsewhere:
+        logger.info(DONE_BY_OTHERS, progress.num_elsewhere)
     logger.info("%s", timing)
-    return num_failed
+    return progress.num_failed
 
 
 def _load_network(job: Job, held: Device | None, num_threads: int) -> tuple[Network, int]:

@@ -74,7 +74,7 @@ def read_inputs(config: dict[str, Any]) -> tuple[Settings, list[Row]]:
             rows = read_rows(config["videos"])
         except InputError as error:
             problems += error.problems
-    if problems:
+    if problems or settings is None:
         raise InputError(problems)
     return settings, rows
 
@@ -119,7 +119,9 @@ def find_pending(
 
     def detail(row: Row, reason: str) -> str:
         record = records.last.get(row.feature_path)
-        if reason == MISSING and record is not None and record.status == "failed":
+        if record is None:
+            return ""
+        if reason == MISSING and record.status == "failed":
             return f"failed before: {record.reason}"
         if reason == OTHER_SETTINGS:
             return difference(record.digest)
@@ -133,7 +135,7 @@ def find_pending(
             problems.append(f"{row.feature_path}: is a folder; a feature_path must be a file")
         elif reason is not None:
             is_stale = feature is not None
-            mtime_ns = feature.st_mtime_ns if is_stale else None
+            mtime_ns = feature.st_mtime_ns if feature is not None else None
             pending.append(PendingRow(*row, is_stale, reason, detail(row, reason), mtime_ns))
     if problems:
         raise InputError(problems)
@@ -171,16 +173,16 @@ def _staleness(
     row: Row, feature: os.stat_result, record: Record | None, digest: str, weights: str | None
 ) -> str | None:
     """Why an existing feature file has to be made again, or None."""
-    made_here = record is not None and record.status in ("started", "done")
-    if made_here and record.digest != digest:
+    made = record if record is not None and record.status in ("started", "done") else None
+    if made and made.digest != digest:
         return OTHER_SETTINGS
-    if made_here and weights is not None and record.weights != weights:
+    if made and weights is not None and made.weights != weights:
         return OTHER_WEIGHTS
     video = find_file(row.video_path)
     if video is None:
         return None
-    if made_here:
-        same = (record.video_size, record.video_mtime_ns) == (video.st_size, video.st_mtime_ns)
+    if made:
+        same = (made.video_size, made.video_mtime_ns) == (video.st_size, video.st_mtime_ns)
         return None if same else CHANGED
     return OLDER if feature.st_mtime_ns < video.st_mtime_ns else None
 

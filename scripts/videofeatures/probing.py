@@ -81,6 +81,23 @@ def probe_video(path: str, *, local_files_only: bool = True) -> VideoMetadata:
         raise VideoError(error.strerror or str(error)) from None
 
 
+def read_duration(path: str, *, local_files_only: bool = True) -> float | None:
+    """Length in seconds as a video's header says, without decoding; None if it does not say.
+
+    Raises:
+        VideoError: the file cannot be read, or has no video stream.
+    """
+    check_is_file(path)
+    try:
+        with open_container(path, local_files_only=local_files_only) as container:
+            stream = first_video_stream(container)
+            if stream is None:
+                raise VideoError("no video stream")
+            return _duration_seconds(container, stream)
+    except (av.FFmpegError, OSError) as error:
+        raise VideoError(error.strerror or str(error)) from None
+
+
 def check_is_file(path: str) -> None:
     """Raises VideoError if `path` is not a file that can be read; never waits for a pipe."""
     try:
@@ -119,7 +136,9 @@ def _duration_seconds(
     return container.duration / av.time_base if container.duration else None
 
 
-def _first_frame(container: av.container.InputContainer, stream: av.VideoStream):
+def _first_frame(
+    container: av.container.InputContainer, stream: av.VideoStream
+) -> av.VideoFrame | None:
     for packet in container.demux(stream):
         try:
             for frame in packet.decode():

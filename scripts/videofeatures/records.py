@@ -25,6 +25,11 @@ STATUSES = ("started", "done", "failed")
 stale file could not be removed, so that the record before it still holds."""
 
 
+def records_folder(results: str | os.PathLike) -> Path:
+    """Where the record files of all processes are."""
+    return Path(results) / "records"
+
+
 class Record(NamedTuple):
     """A row's last record: what planning and the manifest need to know of it.
 
@@ -58,7 +63,7 @@ class Recorder:
         Raises:
             InputError: nothing can be written there; so do `record` and `note`.
         """
-        folder = Path(results) / "records"
+        folder = records_folder(results)
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
         path = folder / f"{name}-{stamp}-{secrets.token_hex(4)}.jsonl"
         try:
@@ -113,7 +118,7 @@ class Records(NamedTuple):
 def read_records(results: str | os.PathLike) -> Records:
     """Read every record file; a line that was cut off by a kill is passed over."""
     records = Records({}, {})
-    for path in (Path(results) / "records").glob("*.jsonl"):
+    for path in records_folder(results).glob("*.jsonl"):
         with open(path, encoding="utf-8", errors="replace") as file:
             for line in file:
                 _take(records, line)

@@ -39,7 +39,7 @@ def read_rows(csv_path: str | os.PathLike) -> list[Row]:
         if not video_path and not feature_path:
             continue  # a blank line
         where = f"{csv_path}, line {line}"
-        found = _problems_of(video_path, feature_path)
+        found = problems_of(video_path, feature_path)
         if found:
             problems += [f"{where}: {problem}" for problem in found]
             continue
@@ -102,7 +102,7 @@ def _read_cells(csv_path: str | os.PathLike) -> Iterator[tuple[int, str, str]]:
         ) from None
 
 
-def _problems_of(video_path: str, feature_path: str) -> list[str]:
+def problems_of(video_path: str, feature_path: str) -> list[str]:
     """What is wrong with the text of one row, without a look at the disk."""
     problems = []
     if not video_path.strip():

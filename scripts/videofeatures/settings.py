@@ -156,7 +156,7 @@ def _nearest(name: str) -> str:
     return f"; did you mean `{near[0]}`?" if near else "; config/README.md lists them"
 
 
-def _hint(schema: dict[str, Any], key: str) -> str:
+def _hint(schema: dict[str, Any], key: str | None) -> str:
     return f". {schema['properties'][key]['description']}" if key else ""
 
 

@@ -60,13 +60,15 @@ def skip_filter(path: str, frame_rate: float, *, local_files_only: bool = True) 
             return None
         if (stream.average_rate or 0) < MIN_FRAMES_PER_SAMPLE * frame_rate:
             return None
+        time_base = stream.time_base
+        if time_base is None:
+            return None
         # Which of the two ffmpeg counts from depends on the container.
         starts = {
             Fraction(container.start_time or 0, av.time_base),
-            (stream.start_time or 0) * stream.time_base,
+            (stream.start_time or 0) * time_base,
         }
         packets = _read_packets(container, stream)
-        time_base = stream.time_base
     if not packets:
         return None
     is_taken = _find_taken(packets, time_base, starts, Fraction(str(frame_rate)))
@@ -80,7 +82,7 @@ def _read_packets(container: av.container.InputContainer, stream: av.VideoStream
     if codec not in ("h264", "hevc", "vp8", "vp9"):
         return []
     length_size = _length_size(codec, stream.codec_context.extradata or b"")
-    packets = []
+    packets: list[_Packet] = []
     for packet in container.demux(stream):
         if not packet.size:
             continue
@@ -178,11 +180,11 @@ def _length_size(codec: str, extradata: bytes) -> int:
 def _nal_headers(data: memoryview, length_size: int) -> Iterator[tuple[int, int]]:
     """The first two bytes of each NAL unit. ValueError if lengths do not add up."""
     if not length_size:
-        data = bytes(data)
-        place = data.find(b"\0\0\1")
-        while 0 <= place < len(data) - 4:
-            yield data[place + 3], data[place + 4]
-            place = data.find(b"\0\0\1", place + 3)
+        whole = bytes(data)
+        place = whole.find(b"\0\0\1")
+        while 0 <= place < len(whole) - 4:
+            yield whole[place + 3], whole[place + 4]
+            place = whole.find(b"\0\0\1", place + 3)
         return
     place = 0
     while place < len(data):

@@ -99,6 +99,19 @@ def write_features(
             np.save(_OnlyWrites(file), features, allow_pickle=False)
 
 
+def read_features(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray | None]:
+    """Read what `write_features` wrote: (features, timestamps); an `.npy` has no timestamps.
+
+    Raises:
+        OSError, ValueError: there is no such file, or it is not one of ours.
+    """
+    file = np.load(path, allow_pickle=False)
+    if isinstance(file, np.ndarray):
+        return file, None
+    with file:
+        return file["features"], file["timestamps"]
+
+
 class _OnlyWrites:
     """A file that NumPy does not know for one: it would write past Python, and then say nothing
     of why it could not."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import av
 
+from videofeatures.errors import VideoError
 from videofeatures.probing import VideoMetadata, first_video_stream, open_container
 
 TOLERANCE_SECONDS = 1.0
@@ -33,7 +34,7 @@ def find_truncation(
         num_frames: that were decoded, at `frame_rate`, from the container's zero.
 
     Raises:
-        av.FFmpegError, OSError: the file cannot be read any more.
+        av.FFmpegError, OSError, VideoError: the file cannot be read any more.
     """
     promised = metadata.duration_seconds
     decoded = num_frames / frame_rate
@@ -59,6 +60,8 @@ def find_truncation(
 def _last_packets(container: av.container.InputContainer) -> tuple[float, float]:
     """Seconds at which the last picture begins, and at which the last packet of any stream ends."""
     pictures = first_video_stream(container)
+    if pictures is None:  # the file is another one by now
+        raise VideoError("no video stream")
     last_picture, end = 0.0, 0.0
     streams = [stream for stream in container.streams if stream.type in ("video", "audio")]
     try:

@@ -14,7 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from functools import cache
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import ffmpeg
 import imageio_ffmpeg
@@ -91,7 +91,7 @@ def iter_frames(
         options["bsf:V:0"] = packet_filter
     video = ffmpeg.input(file_url(path), **options)["V:0"]  # capital V leaves cover art out
 
-    def run(stream: ffmpeg.Stream, **output_options) -> Iterator[np.ndarray]:
+    def run(stream: ffmpeg.Stream, **output_options: Any) -> Iterator[np.ndarray]:
         stream = _resize_and_crop(stream, size, crop_size, interpolation)
         frame_size = (crop_size, crop_size) if crop_size else size
         patience = Patience(timeout_seconds, stopped)
@@ -144,7 +144,7 @@ def _run(
     size: tuple[int, int],
     patience: Patience,
     complaints: deque[str],
-    **output_options,
+    **output_options: Any,
 ) -> Iterator[np.ndarray]:
     """Run ffmpeg and yield the frames of (width, height) that it writes."""
     width, height = size
@@ -162,7 +162,7 @@ def _run(
         _enlarge_pipe(process.stdout)
         while True:
             frame = np.empty((height, width, 3), np.uint8)
-            num_bytes = _read(process.stdout, memoryview(frame).cast("B"), patience)
+            num_bytes = _read(process.stdout, frame.data.cast("B"), patience)
             if num_bytes < frame.nbytes:
                 break
             yield frame
@@ -209,12 +209,12 @@ def _lower_priority(pid: int) -> None:
         os.setpriority(os.PRIO_PROCESS, pid, niceness)  # the kernel stops at 19
 
 
-def _listen(stderr, lines: deque[str]) -> None:
+def _listen(stderr: IO[bytes], lines: deque[str]) -> None:
     for line in stderr:
         lines.append(line.decode(errors="replace").rstrip())
 
 
-def _enlarge_pipe(stdout) -> None:
+def _enlarge_pipe(stdout: IO[bytes]) -> None:
     try:
         import fcntl
 

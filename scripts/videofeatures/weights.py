@@ -187,7 +187,7 @@ def _download(weights: Weights, path: str) -> None:
     except Exception as error:  # URLError, timeouts, a wrong hash (RuntimeError)
         raise InputError(
             f"{weights.origin}: cannot be downloaded ({error}). "
-            + _by_hand(weights.backbone, weights.origin)
+            + by_hand(weights.backbone, weights.origin)
         ) from None
 
 
@@ -196,9 +196,8 @@ def missing_message(weights: Weights) -> str:
     named = BACKBONES[weights.backbone].weights
     for source in named.values():
         if weights.origin == str(_place_for(source)):
-            return (
-                f"{weights.origin}: the weights of {weights.backbone} are not there. "
-                + _by_hand(weights.backbone, source)
+            return f"{weights.origin}: the weights of {weights.backbone} are not there. " + by_hand(
+                weights.backbone, source
             )
     return (
         f"{weights.origin}: no such weights file. The key `weights` takes `auto`, a name "
@@ -206,7 +205,8 @@ def missing_message(weights: Weights) -> str:
     )
 
 
-def _by_hand(backbone: str, source: str) -> str:
+def by_hand(backbone: str, source: str) -> str:
+    """What to do where weights cannot be downloaded."""
     hint = BACKBONES[backbone].weights_hint
     return (
         f"Fetch {source}{f' ({hint})' if hint else ''} on a machine with a network and put it at "

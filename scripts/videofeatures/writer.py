@@ -95,15 +95,20 @@ class Writer:
             self._record_failure(video, f"{type(error).__name__}: {error}", seconds)
             logger.exception("unexpected error in %s", row.video_path)
             return False
+        assert video.metadata is not None
         self.recorder.record(
             "done",
             row.feature_path,
             **self._identity(video),
             num_features=features.shape[0],
             feature_dim=features.shape[1],
+            mean_length=round(video.length_sum / features.shape[0], 6),
             num_frames=video.num_frames,
             duration_seconds=video.metadata.duration_seconds,
             average_fps=video.metadata.average_fps,
+            width=video.metadata.width,
+            height=video.metadata.height,
+            codec=video.metadata.codec,
             seconds=round(seconds, 3),
             decode_seconds=round(video.decode_seconds, 3),
             compute_seconds=round(video.compute_seconds, 3),
@@ -153,6 +158,7 @@ class Writer:
 
     def _provenance(self, video: Video) -> dict[str, Any]:
         metadata = video.metadata
+        assert metadata is not None
         facts = {
             "width": metadata.width,
             "height": metadata.height,

@@ -27,6 +27,8 @@ class Backbone:
         weights: file to use by the name of the weights, the first by default: a URL,
             or `package:module/path` for a file that a Python package ships. A name
             like `…-394f9c45.pth` ends in the first digits of the file's SHA-256.
+        classes: `module:weights` of torchvision, whose names of classes are those of the
+            classifier, in its order; "" if there are none.
         weights_hint: what a user who has to fetch the weights should know, or "".
         frame_rate: frames a second that are taken from a video.
         num_frames_per_clip: frames that one feature sees; None for a network that
@@ -47,6 +49,7 @@ class Backbone:
     crop_size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    classes: str = ""
     weights_hint: str = ""
 
     def build(self) -> nn.Module:
@@ -60,9 +63,9 @@ class Backbone:
         return {key: asdict(self)[key] for key in keys}
 
 
-def _pixels(*fractions: float) -> tuple[float, ...]:
+def _pixels(red: float, green: float, blue: float) -> tuple[float, float, float]:
     """Numbers given for pixels of 0 to 1, for pixels of 0 to 255."""
-    return tuple(255 * fraction for fraction in fractions)
+    return 255 * red, 255 * green, 255 * blue
 
 
 BACKBONES: dict[str, Backbone] = {
@@ -83,6 +86,7 @@ BACKBONES: dict[str, Backbone] = {
         crop_size=0,
         mean=_pixels(0.485, 0.456, 0.406),
         std=_pixels(0.229, 0.224, 0.225),
+        classes="torchvision.models:ResNet152_Weights.IMAGENET1K_V1",
     ),
     # The 3D features of HowTo100M: 1.5 a second. Preprocessing from the same program;
     # network and mean (of Kinetics) from Hara et al., CVPR 2018.
@@ -99,6 +103,8 @@ BACKBONES: dict[str, Backbone] = {
         crop_size=112,
         mean=(110.6, 103.2, 96.3),
         std=(1.0, 1.0, 1.0),
+        # Kinetics' 400 classes, which both have in the order of the alphabet.
+        classes="torchvision.models.video:R3D_18_Weights.KINETICS400_V1",
         weights_hint="its host has been reported dead; github.com/kenshohara/3D-ResNets-PyTorch "
         "links to the same network as resnext-101-kinetics.pth",
     ),
@@ -118,5 +124,6 @@ BACKBONES: dict[str, Backbone] = {
         crop_size=224,
         mean=(127.0, 127.0, 127.0),
         std=(128.0, 128.0, 128.0),
+        classes="torchvision.models:EfficientNet_B0_Weights.IMAGENET1K_V1",
     ),
 }

@@ -8,15 +8,26 @@ itself (measured, torchvision 0.29). The tests hold the two to be one and the sa
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
+
+Maker = Callable[..., nn.Module]
 
 
 class Bottleneck(nn.Module):
     """1×1, 3×3 and 1×1 convolutions around a residual connection; the 3×3 has the stride."""
 
     def __init__(
-        self, conv, norm, in_channels: int, planes: int, out_channels: int, stride: int, groups: int
+        self,
+        conv: Maker,
+        norm: Maker,
+        in_channels: int,
+        planes: int,
+        out_channels: int,
+        stride: int,
+        groups: int,
     ):
         super().__init__()
         self.conv1 = conv(in_channels, planes, 1, bias=False)
@@ -42,6 +53,11 @@ class Bottleneck(nn.Module):
 class ResNet(nn.Module):
     """Images (N, 3, H, W), or clips (N, 3, frames, H, W), to class scores (N, num_classes)."""
 
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+    layer4: nn.Sequential
+
     def __init__(
         self,
         num_dims: int,
@@ -61,13 +77,14 @@ class ResNet(nn.Module):
             groups: of the 3×3 convolutions.
         """
         super().__init__()
-        conv, norm, pool = {
+        makers: dict[int, tuple[Maker, Maker, Maker]] = {
             2: (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d),
             3: (nn.Conv3d, nn.BatchNorm3d, nn.MaxPool3d),
-        }[num_dims]
+        }
+        conv, norm, pool = makers[num_dims]
         # The first convolution keeps the rate of the frames.
-        stride = (2, 2) if num_dims == 2 else (1, 2, 2)
-        self.conv1 = conv(3, 64, 7, stride, 3, bias=False)
+        first_stride = (2, 2) if num_dims == 2 else (1, 2, 2)
+        self.conv1 = conv(3, 64, 7, first_stride, 3, bias=False)
         self.bn1 = norm(64)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = pool(3, 2, 1)

@@ -1,0 +1,28 @@
+"""Say in seconds whether this machine is ready: each line ok, or what to do.
+
+    python scripts/check.py videos=my.csv backbone=resnext101
+
+Leaves `<results>/check.jpg`: what the network saw of the first video.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from videofeatures.command_line import read_config
+
+
+def main() -> int:
+    """Exit status: 0 ready, 1 something is to be done."""
+    config = read_config(__doc__.splitlines()[0])
+    from videofeatures.checks import check_all  # after what can be said at once
+
+    num_problems = 0
+    for finding in check_all(config):
+        print(finding, flush=True)
+        num_problems += not finding.is_ok
+    return 1 if num_problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,259 @@
+"""Whether this machine is ready for a run: one finding for each thing that a run needs."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import imageio_ffmpeg
+import numpy as np
+import psutil
+
+from videofeatures.classes import Classifier
+from videofeatures.decoding import decode_video
+from videofeatures.devices import find_devices
+from videofeatures.errors import InputError, VideoError
+from videofeatures.estimate import Estimate, estimate
+from videofeatures.gather import Video
+from videofeatures.network import Network, choose_batch_size, choose_device, choose_dtype
+from videofeatures.pictures import contact_sheet
+from videofeatures.plan import PendingRow, find_pending, read_inputs
+from videofeatures.progress import describe_seconds
+from videofeatures.records import read_records
+from videofeatures.rows import Row
+from videofeatures.settings import Settings
+from videofeatures.storage import replace_file
+from videofeatures.video import ffmpeg_version
+from videofeatures.weights import (
+    SHARED_FOLDER,
+    Weights,
+    by_hand,
+    find_weights,
+    missing_message,
+    prepare_weights,
+)
+
+CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mpeg2video", "wmv3")
+"""What nearly all videos of the web and of cameras are."""
+
+MAX_FRAMES_SHOWN = 8
+MAX_VIDEOS_TRIED = 20
+URL_TIMEOUT_SECONDS = 5
+LITTLE_MEMORY_BYTES = 3e9
+"""A job of the large networks takes up to 1.3 GB, and some 0.3 GB a decoder (measured)."""
+
+
+class Finding(NamedTuple):
+    """What was found of one thing, and, if a run would not do well with it, what to do."""
+
+    is_ok: bool
+    subject: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{'ok' if self.is_ok else 'FIX':<5}{self.subject:<14}{self.text}"
+
+
+def check_all(config: dict[str, Any]) -> Iterator[Finding]:
+    """Look at everything that a run of this configuration needs, from the quick to the slow."""
+    yield _guarded("ffmpeg", check_ffmpeg)
+    try:
+        settings, rows = read_inputs(config)
+    except InputError as error:
+        yield Finding(False, "input", str(error))
+        return
+    weights = find_weights(config["backbone"], config["weights"])
+    pending = find_pending(rows, read_records(config["results"]), settings, weights)
+    expected = estimate(pending, local_files_only=settings.local_files_only)
+    yield check_rows(config["videos"], rows, pending, expected)
+    folders = sorted({os.path.dirname(row.feature_path) or "." for row in rows})
+    yield _guarded("folders", lambda: check_folders([*folders, config["results"]]))
+    yield _guarded("disk", lambda: check_disk(folders, settings, expected))
+    yield _guarded("device", lambda: check_device(settings))
+    yield _guarded("weights", lambda: check_weights(weights))
+    if weights.shared_path.exists():
+        yield _guarded("a video", lambda: check_video(config["results"], settings, weights, rows))
+
+
+def _guarded(subject: str, check: Callable[[], Finding]) -> Finding:
+    """One check that cannot end the others."""
+    try:
+        return check()
+    except InputError as error:
+        return Finding(False, subject, str(error))
+    except Exception as error:
+        return Finding(False, subject, f"{type(error).__name__}: {error}")
+
+
+def check_ffmpeg() -> Finding:
+    """ffmpeg runs, and decodes what videos are made of."""
+    executable = imageio_ffmpeg.get_ffmpeg_exe()
+    command = [executable, "-hide_banner", "-codecs"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    decoded = set(re.findall(r"^ D\S+ (\S+)", told, re.MULTILINE))
+    text = f"{ffmpeg_version()} ({executable})"
+    if missing := [codec for codec in CODECS if codec not in decoded]:
+        text += f" cannot decode {', '.join(missing)}. Name another one with IMAGEIO_FFMPEG_EXE"
+        return Finding(False, "ffmpeg", text)
+    return Finding(True, "ffmpeg", f"{text}; decodes {', '.join(CODECS)} and others")
+
+
+def check_rows(
+    csv_path: str, rows: Sequence[Row], pending: Sequence[PendingRow], expected: Estimate
+) -> Finding:
+    """There are rows, and their videos are there."""
+    text = f"{csv_path}: {len(rows):,} rows, {len(rows) - len(pending):,} done"
+    if not rows:
+        return Finding(False, "videos", f"{text}. Write rows, or make them with make_csv.py")
+    if not pending:
+        return Finding(True, "videos", text)
+    text += f", {len(pending):,} pending: {expected}"
+    if expected.num_seen and expected.num_missing == expected.num_seen:
+        return Finding(False, "videos", f"{text}. Are the paths those of this machine?")
+    return Finding(True, "videos", text)
+
+
+def check_folders(folders: Sequence[str]) -> Finding:
+    """Files can be made where features, records and weights go."""
+    problems = []
+    for folder in [*folders, str(SHARED_FOLDER)]:
+        existing = next(p for p in (Path(folder), *Path(folder).absolute().parents) if p.exists())
+        try:
+            with replace_file(existing / ".videofeatures-check") as file:
+                file.write(b"x")
+            (existing / ".videofeatures-check").unlink()
+        except OSError as error:
+            problems.append(f"{existing}: {error.strerror}")
+    if problems:
+        text = f"cannot be written: {'; '.join(problems)}. Allow it, or choose others"
+        return Finding(False, "folders", text)
+    shown = ", ".join(f"{folder}/" for folder in folders[:3])
+    more = f" and {len(folders) - 3} more" if len(folders) > 3 else ""
+    return Finding(True, "folders", f"{shown}{more} can be written")
+
+
+def check_disk(folders: Sequence[str], settings: Settings, expected: Estimate) -> Finding:
+    """There is room for what is pending, on the disk of the first feature folder."""
+    folder = Path(folders[0] if folders else ".").absolute()
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    needed = expected.feature_bytes(
+        settings.resolve_backbone(), half_precision=settings.half_precision
+    )
+    text = f"{_gb(free)} free for some {_gb(needed)} of features ({folder})"
+    if needed > free:
+        text += ". Make room, or write them elsewhere"
+    return Finding(needed < free, "disk", text)
+
+
+def check_device(settings: Settings) -> Finding:
+    """What the network will run on."""
+    import torch
+
+    device = choose_device(settings.device)
+    dtype = str(choose_dtype(settings.precision, device)).removeprefix("torch.")
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        name = torch.cuda.get_device_name(device)
+        number = len(find_devices())
+        text = f"{number} GPUs, the first {name}: {_gb(free)} of {_gb(total)} free; {dtype}"
+        return Finding(free > LITTLE_MEMORY_BYTES, "device", text)
+    memory = psutil.virtual_memory().available
+    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    text = f"no GPU; the CPU of {platform.node()}, {num_cores} cores, {_gb(memory)} free; {dtype}"
+    if memory < LITTLE_MEMORY_BYTES:
+        text += f". A job may need {_gb(LITTLE_MEMORY_BYTES)}"
+    return Finding(memory > LITTLE_MEMORY_BYTES, "device", text)
+
+
+def check_weights(weights: Weights) -> Finding:
+    """The weights are there, and fit; or can be downloaded. Copies what is there to its place."""
+    if weights.identity is None:
+        return Finding(False, "weights", missing_message(weights))
+    if "://" in weights.origin and not weights.shared_path.exists():
+        request = urllib.request.Request(weights.origin, method="HEAD")
+        try:
+            urllib.request.urlopen(request, timeout=URL_TIMEOUT_SECONDS).close()
+        except OSError as error:
+            reason = getattr(error, "reason", error)
+            text = f"{weights.origin}: cannot be reached from here ({reason}). "
+            return Finding(False, "weights", text + by_hand(weights.backbone, weights.origin))
+        return Finding(True, "weights", f"{weights.origin} will be downloaded by the first run")
+    path = prepare_weights(weights)
+    return Finding(True, "weights", f"{path}, which fits; SHA-256 {weights.identity}…")
+
+
+def check_video(results: str, settings: Settings, weights: Weights, rows: Sequence[Row]) -> Finding:
+    """The first video that can be decoded is, and the network sees something in it.
+
+    Leaves `<results>/check.jpg`: what the network saw.
+    """
+    tried = []
+    for row in [row for row in rows if os.path.exists(row.video_path)][:MAX_VIDEOS_TRIED]:
+        video = Video(PendingRow(*row, stale=False, reason=""))
+        started = time.monotonic()
+        clips = decode_video(video, settings, num_threads=1)
+        try:
+            pixels = [clip.pixels for clip in islice(clips, MAX_FRAMES_SHOWN)]
+        except VideoError as error:
+            tried.append(f"{row.video_path}: {error}")
+            continue
+        finally:
+            clips.close()
+        decode_seconds = time.monotonic() - started
+        return _describe_video(results, settings, weights, video, pixels, decode_seconds)
+    return Finding(False, "a video", "; ".join(tried) or "none of the CSV is there")
+
+
+def _describe_video(
+    results: str,
+    settings: Settings,
+    weights: Weights,
+    video: Video,
+    pixels: list[np.ndarray],
+    decode_seconds: float,
+) -> Finding:
+    backbone = settings.resolve_backbone()
+    device = choose_device(settings.device)
+    dtype = choose_dtype(settings.precision, device)
+    network = Network(backbone, weights.shared_path, device=device, dtype=dtype)
+    size = settings.batch_size or choose_batch_size(device, dtype)
+    network.features(np.stack(pixels[:size]))  # what is done once is no measure
+    started = time.monotonic()
+    parts = [pixels[k : k + size] for k in range(0, len(pixels), size)]
+    features = np.concatenate([network.features(np.stack(part)) for part in parts])
+    rate = len(pixels) / (time.monotonic() - started)
+    path = Path(results) / "check.jpg"
+    guesses = []
+    if backbone.classes and weights.identity != "random":
+        classifier = Classifier(backbone, weights.shared_path)
+        guesses = [best.name for (best,) in classifier.guess(features)]
+    with replace_file(path) as file:
+        contact_sheet(pixels, guesses).save(file, "JPEG")
+    facts = video.metadata
+    assert facts is not None  # frames came of it
+    length = (
+        describe_seconds(facts.duration_seconds) if facts.duration_seconds else "length unknown"
+    )
+    fps = f", {facts.average_fps:.4g} frames/s" if facts.average_fps else ""
+    seen = f", {guesses[0]} to the network" if guesses else ""
+    what = "clips" if backbone.num_frames_per_clip else "frames"
+    text = (
+        f"{video.row.video_path}: {facts.width}×{facts.height}, {facts.codec}{fps}, {length}"
+        f"{seen}. {len(pixels)} {what} decoded in {decode_seconds:.1f} s, the network does "
+        f"{rate:.3g} a second; see {path}"
+    )
+    return Finding(bool(np.isfinite(features).all()), "a video", text)
+
+
+def _gb(num_bytes: float) -> str:
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.1f} MB"

@@ -1,0 +1,458 @@
+"""The page: what is said of each table and each look, and where it stands."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+from bokeh.embed import components
+from bokeh.model import Model
+from bokeh.resources import Resources
+
+from videofeatures.classes import Classifier
+from videofeatures.manifest import STATES, write_manifest
+from videofeatures.progress import describe_seconds
+from videofeatures.report import charts, looks
+from videofeatures.report.collect import Collected, collect
+from videofeatures.settings import Settings
+from videofeatures.storage import replace_file
+from videofeatures.weights import RANDOM, Weights, find_weights
+
+NUM_SAMPLES = 6
+NUM_STRIP = 10
+"""Pictures of a sample."""
+NUM_MAPPED = 2000
+"""Points of the map: what a browser, and a t-SNE of some seconds, can bear."""
+NUM_PICTURED = 400
+"""Points of the map that have a picture, of 3 kB each."""
+NUM_CANDIDATES = 1000
+NUM_PAIRS = 20
+NUM_PROBLEMS = 40
+NUM_PATHS = 3
+NUM_SIZES = 5
+
+READ_SECONDS = 30
+PICTURE_SECONDS = 20
+"""What has not been read, or pictured, by then is left out: the page is bounded in time."""
+
+STRIP_HEIGHT = 76
+MAP_HEIGHT = 64
+
+COLOURS = {"done": "#3fae6b", "failed": "#d64545", "missing": "#f0a202", "pending": "#9aa5b1"}
+NEUTRAL = "#2f7ed8"
+
+
+def report_path(results: str | os.PathLike) -> Path:
+    """Where the report goes."""
+    return Path(results) / "report.html"
+
+
+def write_report(config: dict[str, Any]) -> Path:
+    """Look at a collection, and write `<results>/report.html`, one file that needs no network.
+
+    Writes the manifest, too, from which it starts.
+
+    Args:
+        config: a configuration; it is checked.
+
+    Raises:
+        InputError: the configuration or its CSV cannot be used.
+        OSError: the page cannot be written.
+    """
+    started = time.monotonic()
+    write_manifest(config)
+    settings = Settings.from_config(config)
+    weights = find_weights(config["backbone"], config["weights"])
+    collected = collect(config["results"])
+    done = collected.done()
+    figures = Figures()
+    content = {
+        "title": "Features of " + Path(config["videos"]).name,
+        "subtitle": _subtitle(config, weights),
+        **_counts(collected, done, settings),
+        **_problems(collected.rows),
+        **_looks(done, settings, weights, figures),
+        **_distributions(done, figures),
+        **_times(collected, figures),
+        **_settings(collected, done, settings),
+    }
+    names = {
+        "problems": "not done",
+        "samples": "what came out",
+        "map": "the collection",
+        "pairs_text": "nearly the same",
+        "histograms": "distributions",
+        "throughput": "speed",
+        "stages": "time",
+        "settings": "settings",
+    }
+    ids = {"histograms": "distributions", "pairs_text": "pairs"}
+    contents = [(ids.get(key, key), name) for key, name in names.items() if content.get(key)]
+    page = _template().render(
+        **content,
+        contents=contents,
+        bokeh_js=Resources(mode="inline", components=["bokeh"]).render_js(),
+        script=figures.script(),
+        seconds=f"{time.monotonic() - started:.0f}",
+    )
+    path = report_path(config["results"])
+    with replace_file(path, tidy=True) as file:
+        file.write(figures.put_into(page).encode(errors="replace"))
+    return path
+
+
+class Figures:
+    """Figures that are drawn together, so that the page has each of Bokeh's parts once."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, Model] = {}
+        self._divs: dict[str, str] = {}
+
+    def add(self, model: Model | None) -> str:
+        """A mark for the place of a figure; "" for none."""
+        if model is None:
+            return ""
+        mark = f"@figure-{len(self._models)}@"
+        self._models[mark] = model
+        return mark
+
+    def script(self) -> str:
+        """What draws all of them."""
+        if not self._models:
+            return ""
+        script, self._divs = components(self._models, wrap_script=True)
+        return script
+
+    def put_into(self, page: str) -> str:
+        """A page with a place for each figure instead of its mark."""
+        return re.sub(r"@figure-\d+@", lambda match: self._divs[match[0]], page)
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True
+    )
+    return environment.get_template("page.html")
+
+
+def _subtitle(config: dict[str, Any], weights: Weights) -> str:
+    when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+    warning = ": random weights, whose features mean nothing" if weights.identity == RANDOM else ""
+    return (
+        f"{config['backbone']}, weights {weights.identity or 'not here'}{warning}. "
+        f"{config['videos']}, {config['results']}. {when}"
+    )
+
+
+def _counts(collected: Collected, done: pd.DataFrame, settings: Settings) -> dict[str, Any]:
+    counts = collected.rows["state"].value_counts()
+    num_rows = max(len(collected.rows), 1)
+    states = [
+        {
+            "name": state,
+            "value": f"{counts.get(state, 0):,}",
+            "share": 100 * counts.get(state, 0) / num_rows,
+            "colour": COLOURS[state],
+        }
+        for state in STATES
+    ]
+    num_features = done["num_features"].sum()
+    num_bytes = (done["num_features"] * done["feature_dim"]).sum() * (
+        2 if settings.half_precision else 4
+    )
+    totals = [
+        ("of video done", describe_seconds(float(done["duration_seconds"].sum()))),
+        ("features", f"{num_features:,.0f}"),
+        ("of feature files", _size(float(num_bytes))),
+    ]
+    return {
+        "states": states,
+        "totals": [{"name": n, "value": v, "colour": NEUTRAL} for n, v in totals],
+    }
+
+
+def _size(num_bytes: float) -> str:
+    for unit, length in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if num_bytes >= length:
+            return f"{num_bytes / length:.3g} {unit}"
+    return f"{num_bytes / 1e3:.3g} kB"
+
+
+def _problems(rows: pd.DataFrame) -> dict[str, Any]:
+    """Rows that are not done, those together whose reasons differ in numbers only."""
+    others = rows[rows["state"] != "done"]
+    kinds = others["reason"].str.replace(r"\d+(\.\d+)?", "0", regex=True)
+    problems = []
+    for (state, _), group in others.groupby([others["state"], kinds]):
+        first = group.iloc[0]
+        problems.append(
+            {
+                "count": len(group),
+                "state": state,
+                "reason": first["reason"],
+                "ffmpeg_lines": first["ffmpeg_lines"].replace(" | ", "\n"),
+                "paths": list(group["video_path"][:NUM_PATHS]),
+            }
+        )
+    order = {state: k for k, state in enumerate(STATES)}
+    problems.sort(key=lambda problem: (order[problem["state"]], -problem["count"]))
+    for problem in problems:
+        problem["count"] = f"{problem['count']:,}"
+    return {"problems": problems[:NUM_PROBLEMS], "more_problems": len(problems[NUM_PROBLEMS:])}
+
+
+def _looks(
+    done: pd.DataFrame, settings: Settings, weights: Weights, figures: Figures
+) -> dict[str, Any]:
+    """The sections that look into the feature files and the videos."""
+    nothing: dict[str, Any] = {"samples": [], "map": "", "pairs": None}
+    if done.empty:
+        return nothing
+    mapped = done.sample(min(NUM_MAPPED, len(done)), random_state=0).sort_index()
+    candidates = looks.find_candidates(done, NUM_CANDIDATES)
+    paths = list(dict.fromkeys([*mapped.index, *candidates]))
+    features = looks.read_means(paths, max_seconds=READ_SECONDS)
+    if not features.paths:
+        return nothing
+    pairs = looks.find_pairs(features, NUM_PAIRS)
+    classifier = _classifier(done, settings, weights)
+    samples = _samples(done.loc[features.paths], settings, classifier)
+
+    is_mapped = np.isin(features.paths, mapped.index)
+    shown = looks.Features(
+        [path for path, take in zip(features.paths, is_mapped, strict=True) if take],
+        features.means[is_mapped],
+    )
+    of_pairs = [path for pair in pairs for path in (pair.first, pair.second)]
+    pictures = _middle_pictures(
+        done.loc[list(dict.fromkeys([*of_pairs, *shown.paths[:NUM_PICTURED]]))], settings
+    )
+    return {
+        "samples": [_describe_sample(sample, done, figures) for sample in samples],
+        **_describe_map(shown, done, settings, classifier, pictures, figures),
+        "pairs": [
+            {
+                "cosine": f"{pair.cosine:.3f}",
+                "num_more": pair.num_more,
+                "paths": [done.loc[path, "video_path"] for path in (pair.first, pair.second)],
+                "pictures": [pictures.get(path, "") for path in (pair.first, pair.second)],
+            }
+            for pair in pairs
+        ],
+        "pairs_text": _pairs_text(len(features.paths), len(done), len(candidates), bool(pairs)),
+    }
+
+
+def _classifier(done: pd.DataFrame, settings: Settings, weights: Weights) -> Classifier | None:
+    backbone = settings.resolve_backbone()
+    known = not settings.l2_normalize or done.get("mean_length", pd.Series()).notna().any()
+    can = backbone.classes and weights.identity != RANDOM and weights.shared_path.exists()
+    return Classifier(backbone, weights.shared_path) if can and known else None
+
+
+def _mean_length(facts: pd.Series, settings: Settings) -> float:
+    length = facts.get("mean_length")
+    return float(length) if settings.l2_normalize and pd.notna(length) else 1.0
+
+
+def _samples(
+    done: pd.DataFrame, settings: Settings, classifier: Classifier | None
+) -> list[looks.Sample]:
+    """Some videos in detail, with their pictures."""
+    there = done[done["video_path"].map(os.path.exists)]
+    chosen = (there if len(there) else done).sample(frac=1, random_state=1)
+    samples = []
+    for path, facts in chosen.iloc[:NUM_SAMPLES].iterrows():
+        samples.append(
+            looks.look_at_video(
+                facts["video_path"],
+                str(path),
+                settings.resolve_backbone(),
+                num_pictures=NUM_STRIP,
+                classifier=classifier,
+                mean_length=_mean_length(facts, settings),
+            )
+        )
+    pictures = looks.take_pictures(
+        {s.feature_path: (s.video_path, list(s.picture_times)) for s in samples},
+        height=STRIP_HEIGHT,
+        max_seconds=PICTURE_SECONDS,
+        local_files_only=settings.local_files_only,
+    )
+    return [s._replace(pictures=pictures.get(s.feature_path, [])) for s in samples]
+
+
+def _describe_sample(sample: looks.Sample, done: pd.DataFrame, figures: Figures) -> dict[str, Any]:
+    known = done.loc[sample.feature_path].dropna()
+    facts: dict[str, Any] = {str(name): value for name, value in known.items()}
+    parts = [f"{sample.num_rows:,} × {facts['feature_dim']:.0f}" if "feature_dim" in facts else ""]
+    if "duration_seconds" in facts:
+        parts.append(describe_seconds(facts["duration_seconds"]))
+    if "width" in facts:
+        parts.append(f"{facts['width']:.0f}×{facts['height']:.0f}")
+    if "average_fps" in facts:
+        parts.append(f"{facts['average_fps']:.4g} frames/s")
+    parts.append(facts.get("codec", ""))
+    strip = []
+    for k, seconds in enumerate(sample.picture_times):
+        guesses = sample.guesses[k] if sample.guesses else []
+        strip.append(
+            {
+                "url": sample.pictures[k] if sample.pictures else "",
+                "time": describe_seconds(float(seconds)),
+                "guesses": [f"{guess.name} {guess.probability:.0%}" for guess in guesses],
+            }
+        )
+    several = len(sample.times) > 1
+    return {
+        "video_path": sample.video_path,
+        "facts": ", ".join(part for part in parts if part),
+        "strip": strip,
+        "has_guesses": bool(sample.guesses),
+        "timeline": figures.add(charts.timeline(sample) if several else None),
+        "matrix": figures.add(charts.similarity_matrix(sample) if several else None),
+    }
+
+
+def _middle_pictures(done: pd.DataFrame, settings: Settings) -> dict[str, str]:
+    """A picture from the middle of each video, by feature path."""
+    half = done["duration_seconds"].fillna(0) / 2
+    wanted = {
+        str(path): (str(video), [float(seconds)])
+        for path, video, seconds in zip(done.index, done["video_path"], half, strict=True)
+    }
+    pictures = looks.take_pictures(
+        wanted,
+        height=MAP_HEIGHT,
+        max_seconds=PICTURE_SECONDS,
+        local_files_only=settings.local_files_only,
+    )
+    return {path: urls[0] for path, urls in pictures.items()}
+
+
+def _describe_map(
+    shown: looks.Features,
+    done: pd.DataFrame,
+    settings: Settings,
+    classifier: Classifier | None,
+    pictures: dict[str, str],
+    figures: Figures,
+) -> dict[str, Any]:
+    if len(shown.paths) < 2:
+        return {"map": ""}
+    facts = done.loc[shown.paths]
+    points = looks.make_map(shown.means)
+    table = pd.DataFrame(
+        {
+            "x": points[:, 0],
+            "y": points[:, 1],
+            "video_path": facts["video_path"].to_numpy(),
+            "duration": [
+                describe_seconds(s) if pd.notna(s) else "?" for s in facts["duration_seconds"]
+            ],
+            "picture": [pictures.get(path, "") for path in shown.paths],
+        }
+    )
+    table["folder"] = [os.path.basename(os.path.dirname(path)) for path in table["video_path"]]
+    colour_of, told = "folder", "Colours are the folders of the videos."
+    if table["folder"].nunique() == 1:
+        told = ""
+        if classifier is not None:
+            lengths = [[_mean_length(row, settings)] for _, row in facts.iterrows()]
+            guesses = classifier.guess(shown.means * np.array(lengths))
+            colour_of, table["class"] = "class", [best.name for (best,) in guesses]
+            told = "Colours are what the network's classifier makes of each video's mean."
+    sampled = f", a sample of {len(done):,}" if len(shown.paths) < len(done) else ""
+    text = (
+        f"{len(shown.paths):,} videos{sampled}: near each other where the means of their features "
+        f"are alike (t-SNE; distances between groups mean nothing). Hover for the video. {told}"
+    )
+    return {"map": figures.add(charts.map_of_videos(table, colour_of)), "map_text": text}
+
+
+def _pairs_text(num_read: int, num_done: int, num_candidates: int, any_found: bool) -> str:
+    if num_read == num_done:
+        compared = f"All {num_done:,} videos"
+    else:
+        compared = (
+            f"{num_read:,} of {num_done:,} videos (a sample, and up to {num_candidates:,} that are "
+            "as long as another one)"
+        )
+    found = "The most alike:" if any_found else "No two are that much alike."
+    return (
+        f"{compared} were compared by the means of their features. From a cosine of "
+        f"{looks.SAME_COSINE} on, two are likely to be copies, or cuts of one video. {found}"
+    )
+
+
+def _distributions(done: pd.DataFrame, figures: Figures) -> dict[str, Any]:
+    def column(name: str) -> pd.Series:
+        return done[name] if name in done else pd.Series(dtype=float)
+
+    sides = pd.concat([column("width"), column("height")], axis=1)
+    shown = [
+        (column("duration_seconds"), "Duration", "seconds"),
+        (column("average_fps"), "Frame rate", "frames/s"),
+        (sides.min(axis=1), "Size of the frames", "short side in pixels"),
+        (column("video_size") / 1e6, "Size of the files", "MB"),
+        (column("num_features"), "Features", "rows in a file"),
+        (column("mean_length"), "Length of a feature", "before it is normalised"),
+    ]
+    divs = [figures.add(charts.histogram(*what)) for what in shown]
+    sizes: list[tuple[str, str]] = []
+    if "width" in done:
+        known = done[["width", "height"]].dropna().astype(int).astype(str)
+        counts = (known["width"] + "×" + known["height"]).value_counts()
+        sizes = [(str(name), f"{count:,}") for name, count in counts[:NUM_SIZES].items()]
+    return {"histograms": [div for div in divs if div], "sizes": sizes}
+
+
+def _times(collected: Collected, figures: Figures) -> dict[str, Any]:
+    processes = collected.processes
+    content: dict[str, Any] = {
+        "throughput": figures.add(charts.throughput(collected.attempts, processes)),
+        "stages": figures.add(charts.where_time_went(processes)),
+    }
+    if content["stages"]:
+        sums = processes[["seconds", "compute_seconds", "idle_seconds", "decode_cpu_seconds"]].sum()
+        share = sums["compute_seconds"] / max(sums["seconds"], 1e-9)
+        limit = "network" if sums["compute_seconds"] >= sums["idle_seconds"] else "decoding"
+        content["stages_text"] = (
+            f"{processes['seconds'].notna().sum():,} jobs that came to their end: "
+            f"{describe_seconds(sums['seconds'])} in all. The network computed for {share:.0%} of "
+            f"it, ffmpeg took {describe_seconds(sums['decode_cpu_seconds'])} of CPU time beside. "
+            f"The limit was {'the ' if limit == 'network' else ''}{limit}."
+        )
+        done = collected.attempts[collected.attempts["status"] == "done"]
+        rate = done["duration_seconds"].sum() / max(sums["seconds"], 1e-9)
+        content["throughput_text"] = (
+            f"Over all jobs and all of their time, with starts: {rate:.3g} times as fast as the "
+            "videos play, on each device."
+        )
+    return content
+
+
+def _settings(collected: Collected, done: pd.DataFrame, settings: Settings) -> dict[str, Any]:
+    """Settings and versions of the present configuration's rows, and how many have others."""
+    lines = [(key, str(value)) for key, value in settings.numerics().items()]
+    processes = collected.processes
+    if not processes.empty:
+        mine = processes[processes["digest"] == settings.digest()]
+        for key in ("program", "weights", "dtype", "ffmpeg", "torch"):
+            values = dict.fromkeys((mine if len(mine) else processes)[key].astype(str))
+            lines.append((key, ", ".join(values)))
+        lines.append(("devices", ", ".join(sorted(set(charts.device_labels(processes))))))
+    is_known = done["digest"].notna()
+    num_other = int((is_known & (done["digest"] != settings.digest())).sum())
+    told = []
+    if num_other:
+        told.append(f"{num_other:,} rows were made with other settings.")
+    if num_unknown := int((~is_known).sum()):
+        told.append(f"Of {num_unknown:,} rows that are done, no record says how they were made.")
+    return {"settings": lines, "other_settings": " ".join(told)}
