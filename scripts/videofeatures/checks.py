@@ -47,6 +47,7 @@ CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mpeg2video", "wmv3")
 
 MAX_FRAMES_SHOWN = 8
 MAX_VIDEOS_TRIED = 20
+MAX_FOLDERS_TRIED = 50
 URL_TIMEOUT_SECONDS = 5
 LITTLE_MEMORY_BYTES = 3e9
 """A job of the large networks takes up to 1.3 GB, and some 0.3 GB a decoder (measured)."""
@@ -68,11 +69,11 @@ def check_all(config: dict[str, Any]) -> Iterator[Finding]:
     yield _guarded("ffmpeg", check_ffmpeg)
     try:
         settings, rows = read_inputs(config)
+        weights = find_weights(config["backbone"], config["weights"])
+        pending = find_pending(rows, read_records(config["results"]), settings, weights)
     except InputError as error:
         yield Finding(False, "input", str(error))
         return
-    weights = find_weights(config["backbone"], config["weights"])
-    pending = find_pending(rows, read_records(config["results"]), settings, weights)
     expected = estimate(pending, local_files_only=settings.local_files_only)
     yield check_rows(config["videos"], rows, pending, expected)
     folders = sorted({os.path.dirname(row.feature_path) or "." for row in rows})
@@ -125,14 +126,14 @@ def check_rows(
 def check_folders(folders: Sequence[str]) -> Finding:
     """Files can be made where features, records and weights go."""
     problems = []
-    for folder in [*folders, str(SHARED_FOLDER)]:
-        existing = next(p for p in (Path(folder), *Path(folder).absolute().parents) if p.exists())
+    existing = {_existing(folder) for folder in [*folders, str(SHARED_FOLDER)]}
+    for folder in sorted(existing)[:MAX_FOLDERS_TRIED]:
         try:
-            with replace_file(existing / ".videofeatures-check") as file:
+            with replace_file(folder / ".videofeatures-check") as file:
                 file.write(b"x")
-            (existing / ".videofeatures-check").unlink()
+            (folder / ".videofeatures-check").unlink()
         except OSError as error:
-            problems.append(f"{existing}: {error.strerror}")
+            problems.append(f"{folder}: {error.strerror}")
     if problems:
         text = f"cannot be written: {'; '.join(problems)}. Allow it, or choose others"
         return Finding(False, "folders", text)
@@ -144,8 +145,7 @@ def check_folders(folders: Sequence[str]) -> Finding:
 def check_disk(folders: Sequence[str], settings: Settings, expected: Estimate) -> Finding:
     """There is room for what is pending, on the disk of the first feature folder."""
     folder = Path(folders[0] if folders else ".").absolute()
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    free = shutil.disk_usage(existing).free
+    free = shutil.disk_usage(_existing(folder)).free
     needed = expected.feature_bytes(
         settings.resolve_backbone(), half_precision=settings.half_precision
     )
@@ -253,6 +253,12 @@ def _describe_video(
         f"{rate:.3g} a second; see {path}"
     )
     return Finding(bool(np.isfinite(features).all()), "a video", text)
+
+
+def _existing(folder: str | os.PathLike) -> Path:
+    """A folder, or, where it is not there yet, the one that it will be made in."""
+    path = Path(folder)
+    return next(p for p in (path, *path.absolute().parents) if p.exists())
 
 
 def _gb(num_bytes: float) -> str:

@@ -221,7 +221,7 @@ def _looks(
     if not features.paths:
         return nothing
     pairs = looks.find_pairs(features, NUM_PAIRS)
-    classifier = _classifier(done, settings, weights)
+    classifier = _classifier(features, done, settings, weights)
     samples = _samples(done.loc[features.paths], settings, classifier)
 
     is_mapped = np.isin(features.paths, mapped.index)
@@ -230,9 +230,8 @@ def _looks(
         features.means[is_mapped],
     )
     of_pairs = [path for pair in pairs for path in (pair.first, pair.second)]
-    pictures = _middle_pictures(
-        done.loc[list(dict.fromkeys([*of_pairs, *shown.paths[:NUM_PICTURED]]))], settings
-    )
+    some = shown.paths[:: -(-len(shown.paths) // NUM_PICTURED) or 1]
+    pictures = _middle_pictures(done.loc[list(dict.fromkeys([*of_pairs, *some]))], settings)
     return {
         "samples": [_describe_sample(sample, done, figures) for sample in samples],
         **_describe_map(shown, done, settings, classifier, pictures, figures),
@@ -249,11 +248,17 @@ def _looks(
     }
 
 
-def _classifier(done: pd.DataFrame, settings: Settings, weights: Weights) -> Classifier | None:
+def _classifier(
+    features: looks.Features, done: pd.DataFrame, settings: Settings, weights: Weights
+) -> Classifier | None:
+    """The backbone's own, if it has one, and if it can make something of these features."""
     backbone = settings.resolve_backbone()
-    known = not settings.l2_normalize or done.get("mean_length", pd.Series()).notna().any()
-    can = backbone.classes and weights.identity != RANDOM and weights.shared_path.exists()
-    return Classifier(backbone, weights.shared_path) if can and known else None
+    is_there = backbone.classes and weights.identity != RANDOM and weights.shared_path.exists()
+    fits = features.means.shape[1] == backbone.feature_dim
+    lengths_known = not settings.l2_normalize or done["mean_length"].notna().any()
+    if not (is_there and fits and lengths_known):
+        return None
+    return Classifier(backbone, weights.shared_path)
 
 
 def _mean_length(facts: pd.Series, settings: Settings) -> float:
