@@ -29,7 +29,7 @@ from videofeatures.report.looks import Sample
 
 WIDTH = 1040
 NUM_BINS = 120
-MAX_DEVICES = 8
+MAX_COLOURS = 8
 MAX_BARS = 24
 GAP_SECONDS = 1800
 """A pause between runs after which only what comes later is drawn over time."""
@@ -63,7 +63,7 @@ def _figure(**options: Any) -> figure:
     return plot
 
 
-def _limited(labels: pd.Series, max_labels: int = MAX_DEVICES) -> pd.Series:
+def _limited(labels: pd.Series, max_labels: int = MAX_COLOURS) -> pd.Series:
     """Labels, of which all but the most frequent are called `others`."""
     counts = labels.value_counts()
     kept = counts.index[: max_labels - 1] if len(counts) > max_labels else counts.index
@@ -237,7 +237,7 @@ def map_of_videos(table: pd.DataFrame, colour_of: str) -> figure:
         plot.scatter(
             "x",
             "y",
-            source=ColumnDataSource(some.drop(columns=[colour_of]).assign(group=name)),
+            source=ColumnDataSource(some.rename(columns={colour_of: "group"})),
             size=9 if len(table) < 500 else 6,
             color="#b8c1cc" if name == OTHERS else colour,
             fill_alpha=0.75,

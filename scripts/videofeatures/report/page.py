@@ -366,13 +366,16 @@ def _describe_map(
     )
     table["folder"] = [os.path.basename(os.path.dirname(path)) for path in table["video_path"]]
     colour_of, told = "folder", "Colours are the folders of the videos."
-    if table["folder"].nunique() == 1:
+    counts = table["folder"].value_counts()
+    # One folder, or hundreds, tell nothing by their colours.
+    few_folders = len(counts) > 1 and counts[: charts.MAX_COLOURS - 1].sum() >= len(table) / 2
+    if not few_folders and classifier is not None:
+        lengths = [[_mean_length(row, settings)] for _, row in facts.iterrows()]
+        guesses = classifier.guess(shown.means * np.array(lengths))
+        colour_of, table["class"] = "class", [best.name for (best,) in guesses]
+        told = "Colours are what the network's classifier makes of each video's mean."
+    elif len(counts) == 1:
         told = ""
-        if classifier is not None:
-            lengths = [[_mean_length(row, settings)] for _, row in facts.iterrows()]
-            guesses = classifier.guess(shown.means * np.array(lengths))
-            colour_of, table["class"] = "class", [best.name for (best,) in guesses]
-            told = "Colours are what the network's classifier makes of each video's mean."
     sampled = f", a sample of {len(done):,}" if len(shown.paths) < len(done) else ""
     text = (
         f"{len(shown.paths):,} videos{sampled}: near each other where the means of their features "
