@@ -46,8 +46,18 @@ CLUSTER_THREADS = 8
 # Time that a job asks for beside that of its videos: to start, and to wait for its device.
 MINUTES_PER_JOB = 15
 
+MAX_OUTPUTS_SHOWN = 4
 
-def is_not_about_backups(record):
+
+def tidy_message(record):
+    """A filter of Snakemake's messages: our line is not in their way, and they stay short."""
+    DISPLAY.clear()
+    outputs = getattr(record, "output", None)
+    if isinstance(outputs, list) and len(outputs) > MAX_OUTPUTS_SHOWN:
+        # Of a job with one broken video, it would list hundreds.
+        record.output = [*outputs[:MAX_OUTPUTS_SHOWN], f"… {len(outputs)} in all"]
+    # When a job with a broken video fails, Snakemake says for each of its outputs that is marked
+    # update() that it has no backup of it. There was nothing to back up, and nothing was lost.
     return not record.getMessage().startswith("Cannot restore")
 
 
@@ -60,12 +70,6 @@ def parse_command_line():
 def say(*lines):
     DISPLAY.clear()
     print(*lines, sep="\n", file=sys.stderr, flush=True)
-
-
-def make_room(record):
-    """A filter of Snakemake's messages that only takes our line away before each of them."""
-    DISPLAY.clear()
-    return True
 
 
 def get_limit(resource):
@@ -208,11 +212,8 @@ STAMP = Path(".snakemake") / f"stale-{os.getpid()}"
 # With --sdm conda, python is the environment's; else it is the one that runs Snakemake.
 PYTHON = "python" if workflow.deployment_settings.deployment_method else sys.executable
 
-# When a job with a broken video fails, Snakemake says for each of its outputs that is marked
-# update() that it has no backup of it. There was nothing to back up, and nothing was lost.
-logger.addFilter(is_not_about_backups)
 DISPLAY = Display(say, sys.stderr)
-logger.addFilter(make_room)
+logger.addFilter(tidy_message)
 
 config.update(parse_values(config))
 # A plan is millions of objects, and all of them stay: to look for garbage among them, again

@@ -640,3 +640,13 @@ def test_without_a_terminal_a_run_is_quiet(workflow, clips):
     assert " of 4 videos" not in result.stdout + result.stderr
     assert "\x1b[K" not in result.stdout + result.stderr
     assert "done    " not in result.stdout + result.stderr
+
+
+def test_a_failed_job_is_told_in_a_few_lines(workflow):
+    workflow.write_rows(*((f"gone{k}.mp4", f"features/{k}.npy") for k in range(30)))
+    result = workflow.run(check=False)
+    told = result.stdout + result.stderr
+    assert "30 failed" in told
+    (outputs,) = (line for line in told.splitlines() if line.strip().startswith("output: "))
+    assert outputs.endswith("features/2.npy (update), … 31 in all")
+    assert "Cannot restore" not in told
