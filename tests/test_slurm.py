@@ -76,8 +76,9 @@ def test_a_collection_is_spread_over_two_gpus_at_once(slurm, real_clips):
     )
     ffmpeg.chmod(0o755)
     slurm.environment = slurm.environment | {"IMAGEIO_FFMPEG_EXE": str(ffmpeg)}
-    result = slurm.run(*SMALL)
+    result = slurm.run(*SMALL, report="true")
     assert "9 of 9 pending rows done" in result.stderr
+    assert "results/report.html: open it in a browser" in result.stderr
     seconds = {"bikes": 10, "bigbuckbunny": 5, "carphone_pristine": 4}
     found = {name: len(array) for name, array in slurm.features().items()}
     assert found == {f"{k}_{name}": n for k in range(3) for name, n in seconds.items()}
