@@ -133,12 +133,12 @@ def plan_by_hand(config: dict[str, Any]) -> Job | None:
     return jobs[0]
 
 
-def _levels_on_stderr(args: argparse.Namespace) -> dict[str, int]:
+def _levels_on_stderr(args: argparse.Namespace, display: Display) -> dict[str, int]:
     """What stderr is not told of: in a workflow's job of anything but what ends it, as the workflow
     shows the rest; by hand, of rows that are done, unless it is the only log."""
     if args.job:
         return {log.ALL: logging.CRITICAL}
-    return {log.ROWS: logging.WARNING} if args.log or sys.stderr.isatty() else {}
+    return {log.ROWS: logging.WARNING} if args.log or display.is_live else {}
 
 
 class Terminated(KeyboardInterrupt):
@@ -154,7 +154,8 @@ def main(arguments: list[str] | None = None) -> int:
     number of a signal (130 for Ctrl-C)."""
     args = parse_arguments(arguments)
     display = Display(logger.info, None if args.job else sys.stderr)
-    log.start_logging(args.log, levels_on_stderr=_levels_on_stderr(args), before=display.clear)
+    levels = _levels_on_stderr(args, display)
+    log.start_logging(args.log, levels_on_stderr=levels, before=display.clear)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _terminate)
     config = None if args.job else as_config(args)

@@ -8,10 +8,10 @@ import threading
 import pytest
 
 from conftest import make_clip
-from videofeatures.backbones import BACKBONES
 from videofeatures.disk import look_in_time
 from videofeatures.estimate import Estimate, estimate
 from videofeatures.plan import MISSING, PendingRow
+from videofeatures.settings import Settings
 
 
 def pending(*paths: object) -> list[PendingRow]:
@@ -26,7 +26,7 @@ def test_a_few_videos_are_all_looked_at(tmp_path):
     found = estimate(rows, max_seconds=60)
     assert str(found) == "3.0 s of video; 1 missing; 2 unreadable"
     assert found.is_whole
-    bytes_of_rows = found.feature_bytes(BACKBONES["resnet152"], half_precision=True)
+    bytes_of_rows = found.feature_bytes(Settings())
     assert bytes_of_rows == pytest.approx(3 * 2048 * 2)
 
 
@@ -44,7 +44,7 @@ def test_of_many_a_sample_is_the_same_each_time(tmp_path):
 def test_nothing_seen_is_said():
     found = Estimate(5, 0, 0, 0, ())
     assert str(found) == "the pending videos could not be looked at in time"
-    assert found.feature_bytes(BACKBONES["resnet152"], half_precision=True) == 0
+    assert found.feature_bytes(Settings()) == 0
 
 
 def test_what_does_not_answer_is_left_behind():

@@ -126,12 +126,13 @@ class Batcher:
         while len(self._submitted) > max_submitted:
             clips, wait = self._submitted.popleft()
             computed = wait()
+            lengths = np.linalg.norm(computed, axis=1)
             features = finish_features(
                 computed,
+                lengths,
                 l2_normalize=self._settings.l2_normalize,
                 half_precision=self._settings.half_precision,
             )
-            lengths = np.linalg.norm(computed, axis=1)
             for clip, feature, length in zip(clips, features, lengths, strict=True):
                 clip.video.features.put(clip.index, feature)
                 clip.video.length_sum += float(length)

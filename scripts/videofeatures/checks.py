@@ -18,7 +18,7 @@ import imageio_ffmpeg
 import numpy as np
 import psutil
 
-from videofeatures.classes import Classifier
+from videofeatures.classes import find_classifier
 from videofeatures.decoding import decode_video
 from videofeatures.devices import find_devices
 from videofeatures.errors import InputError, VideoError
@@ -27,7 +27,7 @@ from videofeatures.gather import Video
 from videofeatures.network import Network, choose_batch_size, choose_device, choose_dtype
 from videofeatures.pictures import contact_sheet
 from videofeatures.plan import PendingRow, find_pending, read_inputs
-from videofeatures.progress import describe_seconds
+from videofeatures.progress import describe_bytes, describe_seconds
 from videofeatures.records import read_records
 from videofeatures.rows import Row
 from videofeatures.settings import Settings
@@ -146,10 +146,8 @@ def check_disk(folders: Sequence[str], settings: Settings, expected: Estimate) -
     """There is room for what is pending, on the disk of the first feature folder."""
     folder = Path(folders[0] if folders else ".").absolute()
     free = shutil.disk_usage(_existing(folder)).free
-    needed = expected.feature_bytes(
-        settings.resolve_backbone(), half_precision=settings.half_precision
-    )
-    text = f"{_gb(free)} free for some {_gb(needed)} of features ({folder})"
+    needed = expected.feature_bytes(settings)
+    text = f"{describe_bytes(free)} free for some {describe_bytes(needed)} of features ({folder})"
     if needed > free:
         text += ". Make room, or write them elsewhere"
     return Finding(needed < free, "disk", text)
@@ -164,14 +162,15 @@ def check_device(settings: Settings) -> Finding:
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         name = torch.cuda.get_device_name(device)
-        number = len(find_devices())
-        text = f"{number} GPUs, the first {name}: {_gb(free)} of {_gb(total)} free; {dtype}"
+        memory_text = f"{describe_bytes(free)} of {describe_bytes(total)} free"
+        text = f"{len(find_devices())} GPUs, the first {name}: {memory_text}; {dtype}"
         return Finding(free > LITTLE_MEMORY_BYTES, "device", text)
     memory = psutil.virtual_memory().available
     num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    text = f"no GPU; the CPU of {platform.node()}, {num_cores} cores, {_gb(memory)} free; {dtype}"
+    where = f"no GPU; the CPU of {platform.node()}, {num_cores} cores"
+    text = f"{where}, {describe_bytes(memory)} free; {dtype}"
     if memory < LITTLE_MEMORY_BYTES:
-        text += f". A job may need {_gb(LITTLE_MEMORY_BYTES)}"
+        text += f". A job may need {describe_bytes(LITTLE_MEMORY_BYTES)}"
     return Finding(memory > LITTLE_MEMORY_BYTES, "device", text)
 
 
@@ -233,10 +232,8 @@ def _describe_video(
     features = np.concatenate([network.features(np.stack(part)) for part in parts])
     rate = len(pixels) / (time.monotonic() - started)
     path = Path(results) / "check.jpg"
-    guesses = []
-    if backbone.classes and weights.identity != "random":
-        classifier = Classifier(backbone, weights.shared_path)
-        guesses = [best.name for (best,) in classifier.guess(features)]
+    classifier = find_classifier(backbone, weights)
+    guesses = [best.name for (best,) in classifier.guess(features)] if classifier else []
     with replace_file(path) as file:
         contact_sheet(pixels, guesses).save(file, "JPEG")
     facts = video.metadata
@@ -259,7 +256,3 @@ def _existing(folder: str | os.PathLike) -> Path:
     """A folder, or, where it is not there yet, the one that it will be made in."""
     path = Path(folder)
     return next(p for p in (path, *path.absolute().parents) if p.exists())
-
-
-def _gb(num_bytes: float) -> str:
-    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.1f} MB"

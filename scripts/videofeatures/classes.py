@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from videofeatures.backbones import Backbone
-from videofeatures.weights import load_network
+from videofeatures.weights import RANDOM, Weights, load_network
 
 
 class Guess(NamedTuple):
@@ -28,6 +28,14 @@ def class_names(backbone: Backbone) -> list[str]:
     module, names = backbone.classes.split(":")
     weights = reduce(getattr, names.split("."), importlib.import_module(module))
     return list(weights.meta["categories"])
+
+
+def find_classifier(backbone: Backbone, weights: Weights) -> Classifier | None:
+    """A backbone's classifier, if it means something, and if its weights are here."""
+    means_something = backbone.classes and weights.identity != RANDOM
+    if not (means_something and weights.shared_path.exists()):
+        return None
+    return Classifier(backbone, weights.shared_path)
 
 
 class Classifier:

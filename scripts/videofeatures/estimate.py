@@ -7,11 +7,11 @@ import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from videofeatures.backbones import Backbone
 from videofeatures.disk import look_in_time
 from videofeatures.errors import VideoError
 from videofeatures.plan import PendingRow
 from videofeatures.progress import describe_seconds
+from videofeatures.settings import Settings
 
 NUM_SAMPLED = 200
 NUM_THREADS = 8
@@ -29,7 +29,6 @@ class Estimate(NamedTuple):
         num_missing: of these, without a file.
         num_broken: of these, with a file that has no picture, as far as its header tells.
         durations: in seconds, of the others that say it.
-        is_whole: every pending row was seen.
     """
 
     num_pending: int
@@ -52,10 +51,11 @@ class Estimate(NamedTuple):
     def _scale(self) -> float:
         return self.num_pending / self.num_seen if self.num_seen else 0.0
 
-    def feature_bytes(self, backbone: Backbone, *, half_precision: bool) -> float:
+    def feature_bytes(self, settings: Settings) -> float:
         """Size of all files that are to be made."""
+        backbone = settings.resolve_backbone()
         rate = backbone.frame_rate / (backbone.num_frames_per_clip or 1)
-        bytes_per_row = backbone.feature_dim * (2 if half_precision else 4)
+        bytes_per_row = backbone.feature_dim * settings.bytes_per_number
         num_rows = sum(max(duration * rate, 1) for duration in self.durations)
         return num_rows * bytes_per_row * self._scale
 

@@ -112,6 +112,14 @@ def describe_seconds(seconds: float) -> str:
     return f"{seconds / 86400:,.1f} days"
 
 
+def describe_bytes(num_bytes: float) -> str:
+    """A size in three digits: 48.6 kB, 1.9 TB."""
+    for unit, length in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if num_bytes >= length:
+            return f"{num_bytes / length:.3g} {unit}"
+    return f"{num_bytes / 1e3:.3g} kB"
+
+
 class Display:
     """Where a progress is shown.
 

@@ -61,6 +61,11 @@ class Settings:
         """Take this class's keys from a checked configuration."""
         return cls(**{f.name: config[f.name] for f in fields(cls) if f.name in config})
 
+    @property
+    def bytes_per_number(self) -> int:
+        """Of a stored feature."""
+        return 2 if self.half_precision else 4
+
     def resolve_backbone(self) -> Backbone:
         """The backbone with the user's frame rate and sizes in place of its own.
 

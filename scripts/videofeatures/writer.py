@@ -21,18 +21,30 @@ from videofeatures.storage import write_features
 logger = logging.getLogger(__name__)
 
 
+def normalize(features: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
+    """Features divided by their lengths.
+
+    Args:
+        features: (N, feature_dim).
+        lengths: (N,), if they are known.
+    """
+    if lengths is None:
+        lengths = np.linalg.norm(features, axis=1)
+    # The bound is that of torch.nn.functional.normalize, which the original used.
+    return features / np.maximum(lengths, 1e-12)[:, None]
+
+
 def finish_features(
-    features: np.ndarray, *, l2_normalize: bool, half_precision: bool
+    features: np.ndarray, lengths: np.ndarray, *, l2_normalize: bool, half_precision: bool
 ) -> np.ndarray:
     """Features as they are stored: of length 1, and float16, if asked for.
 
     Args:
         features: (N, feature_dim), float32.
+        lengths: (N,), of these.
     """
     if l2_normalize:
-        # The bound is that of torch.nn.functional.normalize, which the original used.
-        norms = np.linalg.norm(features, axis=1, keepdims=True)
-        features = features / np.maximum(norms, 1e-12)
+        features = normalize(features, lengths)
     with np.errstate(over="ignore"):  # what does not fit is found when the video is complete
         return features.astype(np.float16 if half_precision else np.float32)
 

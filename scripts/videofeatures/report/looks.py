@@ -18,6 +18,7 @@ from videofeatures.errors import VideoError
 from videofeatures.peeking import frames_at
 from videofeatures.pictures import data_url
 from videofeatures.storage import read_features
+from videofeatures.writer import normalize
 
 NUM_DECODED = max(2, min(8, os.cpu_count() or 2))
 """Videos that pictures are taken from at a time."""
@@ -108,7 +109,7 @@ def centre(means: np.ndarray) -> np.ndarray:
     """Unit vectors of what is special about each video: without the mean of all."""
     if len(means) >= MIN_CENTRED:
         means = means - means.mean(axis=0)
-    return means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
+    return normalize(means)
 
 
 def find_candidates(done: pd.DataFrame, max_candidates: int) -> list[str]:
@@ -228,7 +229,7 @@ def look_at_video(
         timestamps = times_of_rows(len(features), backbone)
     step = -(-len(features) // MAX_ROWS_SHOWN)
     shown, times = features[::step].astype(np.float32), timestamps[::step]
-    unit = shown / np.maximum(np.linalg.norm(shown, axis=1, keepdims=True), 1e-12)
+    unit = normalize(shown)
     num_pictures = min(num_pictures, len(shown))
     pictured = np.linspace(0, len(shown) - 1, num_pictures).round().astype(int)
     guesses = []

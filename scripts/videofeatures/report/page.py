@@ -15,9 +15,9 @@ from bokeh.embed import components
 from bokeh.model import Model
 from bokeh.resources import Resources
 
-from videofeatures.classes import Classifier
+from videofeatures.classes import Classifier, find_classifier
 from videofeatures.manifest import STATES, write_manifest
-from videofeatures.progress import describe_seconds
+from videofeatures.progress import describe_bytes, describe_seconds
 from videofeatures.report import charts, looks
 from videofeatures.report.collect import Collected, collect
 from videofeatures.settings import Settings
@@ -163,25 +163,16 @@ def _counts(collected: Collected, done: pd.DataFrame, settings: Settings) -> dic
         for state in STATES
     ]
     num_features = done["num_features"].sum()
-    num_bytes = (done["num_features"] * done["feature_dim"]).sum() * (
-        2 if settings.half_precision else 4
-    )
+    num_bytes = (done["num_features"] * done["feature_dim"]).sum() * (settings.bytes_per_number)
     totals = [
         ("of video done", describe_seconds(float(done["duration_seconds"].sum()))),
         ("features", f"{num_features:,.0f}"),
-        ("of feature files", _size(float(num_bytes))),
+        ("of feature files", describe_bytes(float(num_bytes))),
     ]
     return {
         "states": states,
         "totals": [{"name": n, "value": v, "colour": NEUTRAL} for n, v in totals],
     }
-
-
-def _size(num_bytes: float) -> str:
-    for unit, length in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
-        if num_bytes >= length:
-            return f"{num_bytes / length:.3g} {unit}"
-    return f"{num_bytes / 1e3:.3g} kB"
 
 
 def _problems(rows: pd.DataFrame) -> dict[str, Any]:
@@ -253,12 +244,9 @@ def _classifier(
 ) -> Classifier | None:
     """The backbone's own, if it has one, and if it can make something of these features."""
     backbone = settings.resolve_backbone()
-    is_there = backbone.classes and weights.identity != RANDOM and weights.shared_path.exists()
     fits = features.means.shape[1] == backbone.feature_dim
     lengths_known = not settings.l2_normalize or done["mean_length"].notna().any()
-    if not (is_there and fits and lengths_known):
-        return None
-    return Classifier(backbone, weights.shared_path)
+    return find_classifier(backbone, weights) if fits and lengths_known else None
 
 
 def _mean_length(facts: pd.Series, settings: Settings) -> float:
