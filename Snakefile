@@ -13,27 +13,19 @@ min_version("9.27")
 configfile: "config/config.yaml"
 
 
-# First: it checks the input, and decides which rows the rules below are made for.
+# It checks the input, and decides which rows the rules below are made for.
 include: "rules/common.smk"
-include: "rules/weights.smk"
-include: "rules/extract.smk"
-
-
-localrules:
-    all,
 
 
 rule all:
-    default_target: True
     input:
-        # Without any input, a rule runs each time.
-        [jobs.end_path(job.results, job.name) for job in JOBS] or config["videos"],
+        get_end_marks,
     message:
         "All features are there."
 
 
-onstart:
-    start_run()
+include: "rules/weights.smk"
+include: "rules/extract.smk"
 
 
 onsuccess:

@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import shutil
 import sys
 import tempfile
@@ -128,7 +129,8 @@ class Collection:
 def measure_dry_run(collection: Collection, environment: dict[str, str] | None = None) -> dict:
     """Seconds, memory and files of a dry-run."""
     found, facts = collection.measure("-n", "--resources", "gpu=1", environment=environment)
-    pending = {"num_pending": found.stderr.count("  ←  ")}
+    told = re.search(r"(\d+) pending in", found.stderr)
+    pending = {"num_pending": int(told[1]) if told else 0}
     return pending | facts | {"cpu_seconds": found.cpu_seconds, "peak_mb": found.peak_mb}
 
 
@@ -149,7 +151,7 @@ def measure_job(collection: Collection) -> dict:
     # As the executors start it, but dry.
     options = ["--cores", "all", "--force", "--max-inventory-time", "0", "--nolock", "-n"]
     options += ["--ignore-incomplete", "--mode", "remote", "--workflow-profile", "none"]
-    ours = ["--target-jobs", f"{job.name}:", "--allowed-rules", job.name]
+    ours = ["--target-jobs", f"extract:job={job.name}", "--allowed-rules", "extract"]
     empty = ["--snakefile", "empty", "--target-jobs", "empty:", "--allowed-rules", "empty"]
     command = [*options, "--executor", "local"]
     return {
@@ -164,7 +166,7 @@ def measure_run(collection: Collection) -> dict:
     refuse = ["--executor", "cluster-generic", "--cluster-generic-submit-cmd", "false"]
     limits = ["--jobs", "1000", "--max-jobs-per-timespan", "1000/1s"]
     found, facts = collection.measure(*refuse, *limits, check=False)
-    return facts | {"jobs": (found.stdout + found.stderr).count("Error in rule extract_")}
+    return facts | {"jobs": (found.stdout + found.stderr).count("Error in rule extract:")}
 
 
 def describe_machine() -> str:

@@ -4,41 +4,65 @@ The process that the user started plans. A process that Snakemake starts for one
 another node say, reads that job's file instead: by then, some of the features exist.
 
 Defines:
-    JOBS          the jobs of this run
+    RUN           what is planned and asked for, how it starts and ends
     WEIGHTS       the weights they need; None in a process started for one job
-    DONE_TARGETS  feature files that the user asked for and that are done
-    WATCHER       that shows how far this run is
-    STAMP         file that makes Snakemake run a job whose outputs exist
-    PYTHON        that runs the scripts
-    get_resources, start_run, end_run
+    STAMP         file that makes Snakemake replace feature files that exist
+    PYTHON, SCRIPTS  what runs the scripts, and their folder
+    get_resources, get_job_inputs, get_end_marks, get_end_mark, complete, end_run
 """
 
 import atexit
 import contextlib
 import gc
 import io
+import itertools
+import logging
 import os
 import sys
 from math import ceil
 from pathlib import Path
 
+import yaml
 from snakemake.cli import parse_args
 from snakemake.exceptions import WorkflowError
+from snakemake.io import ancient, flag, is_flagged, sourcecache_entry
+from snakemake.jobs import Job
 from snakemake.logging import logger
+from snakemake_interface_logger_plugins.common import LogEvent
 
-sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
-from videofeatures import jobs, manifest, plan
-from videofeatures.claims import tidy_up
+def find_root():
+    """The top folder: not the workflow's own, as this one may be a module of another.
+
+    One that is taken from a host of Git repositories (`github(...)`) is in Snakemake's cache,
+    where only what is asked for is there, each file in its place.
+    """
+    rules = workflow.current_basedir
+    if rules.is_local:
+        return Path(str(rules)).parent
+    for blob in rules.hosted_repo.repo.commit(rules.ref).tree.traverse():
+        if blob.type == "blob" and blob.path.startswith(
+            ("scripts/", "config/config.", "config/schema.")
+        ):
+            path = workflow.sourcecache.get_path(rules.join(f"../{blob.path}"))
+            if blob.path == "config/config.yaml":
+                root = Path(path).parents[1]
+    return root
+
+
+ROOT = find_root()
+SCRIPTS = ROOT / "scripts"
+sys.path.insert(0, str(SCRIPTS))
+
+from videofeatures import jobs, plan
 from videofeatures.errors import InputError
 from videofeatures.estimate import estimate
 from videofeatures.progress import Display
 from videofeatures.records import read_records
-from videofeatures.report import leave_report
 from videofeatures.rows import FEATURE_SUFFIXES
+from videofeatures.run import Run
 from videofeatures.settings import parse_values
-from videofeatures.watching import Watcher
-from videofeatures.weights import find_weights, missing_message
+from videofeatures.weights import find_weights
 
 # Threads of a job on a cluster, where a run has no number of cores to share out.
 CLUSTER_THREADS = 8
@@ -46,19 +70,11 @@ CLUSTER_THREADS = 8
 # Time that a job asks for beside that of its videos: to start, and to wait for its device.
 MINUTES_PER_JOB = 15
 
-MAX_OUTPUTS_SHOWN = 4
+# Rows, and jobs, that a dry-run lists one by one.
+MAX_SHOWN = 20
 
-
-def tidy_message(record):
-    """A filter of Snakemake's messages: our line is not in their way, and they stay short."""
-    DISPLAY.clear()
-    outputs = getattr(record, "output", None)
-    if isinstance(outputs, list) and len(outputs) > MAX_OUTPUTS_SHOWN:
-        # Of a job with one broken video, it would list hundreds.
-        record.output = [*outputs[:MAX_OUTPUTS_SHOWN], f"… {len(outputs)} in all"]
-    # When a job with a broken video fails, Snakemake says for each of its outputs that is marked
-    # update() that it has no backup of it. There was nothing to back up, and nothing was lost.
-    return not record.getMessage().startswith("Cannot restore")
+# Where a dry-run lists all of them.
+PENDING_PATH = Path(".snakemake") / "pending.csv"
 
 
 def parse_command_line():
@@ -90,14 +106,15 @@ def get_num_threads():
     return workflow.resource_settings.max_threads or CLUSTER_THREADS
 
 
-def get_resources(job):
+def get_resources():
     """What a job asks for, except what default-resources of a profile or the command line set:
     there, a rule's own resources would win."""
-    own = {
-        "gpu": 1,
-        "mem_mb": config["mem_mb"],
-        "runtime": ceil(MINUTES_PER_JOB + config["minutes_per_video"] * len(job.rows)),
-    }
+
+    def get_runtime(wildcards):
+        num_rows = len(RUN.find_job(wildcards.job).rows)
+        return ceil(MINUTES_PER_JOB + config["minutes_per_video"] * num_rows)
+
+    own = {"gpu": 1, "mem_mb": config["mem_mb"], "runtime": get_runtime}
     defaults = workflow.resource_settings.default_resources or {}
     # Those that Snakemake has anyway were given by nobody: they have no text.
     given = [name for name, value in defaults.items() if value.raw is not None]
@@ -105,66 +122,73 @@ def get_resources(job):
 
 
 def get_targets(args, rows):
-    """Feature files that the user asked for by path; empty if all rows are wanted."""
-    asked = {os.path.normpath(target) for target in args.targets or []}
-    targets = {target for target in asked if target.endswith(FEATURE_SUFFIXES)}
-    unknown = sorted(targets - {row.feature_path for row in rows})
-    if unknown:
-        raise InputError(
-            f"{path}: no row of {config['videos']} has this feature_path. Ask for it as it "
-            "is written there"
-            for path in unknown
-        )
-    return targets if targets == asked else set()
+    """Rows that the user asked for by path; None if all are wanted, or what another rule makes."""
+    if not args.targets or not all(target.endswith(FEATURE_SUFFIXES) for target in args.targets):
+        return None
+    # Snakemake takes these for targets, too.
+    others = [*(args.forcerun or []), *(args.prioritize or []), *(args.until or [])]
+    others = [name for name in others if name.endswith(FEATURE_SUFFIXES)]
+    asked = {os.path.abspath(target) for target in [*args.targets, *others]}
+    found = [row for row in rows if os.path.abspath(row.feature_path) in asked]
+    # Others than these are of other rules, or of none: Snakemake will know.
+    return found if len(found) == len(asked) else None
 
 
 def get_forced(args, rows, targets):
     """Feature files that are made again although they are done (-F, -f or -R)."""
-    if args.forceall or (args.force and targets):
+    if args.forceall or (args.force and targets is not None):
         return {row.feature_path for row in rows}
-    return {os.path.normpath(path) for path in args.forcerun or []}
+    forced = {os.path.abspath(path) for path in args.forcerun or []}
+    if not forced:
+        return set()
+    return {row.feature_path for row in rows if os.path.abspath(row.feature_path) in forced}
 
 
 def plan_run():
-    """Jobs for the pending rows, their weights, and targets that are done already."""
-    args = parse_command_line()
+    """The run, and the weights that its jobs need."""
     settings, rows = plan.read_inputs(config)
-    targets = get_targets(args, rows)
-    if targets:
-        rows = [row for row in rows if row.feature_path in targets]
+    targets = get_targets(ARGS, rows)
+    rows = rows if targets is None else targets
+    forced = get_forced(ARGS, rows, targets)
     weights = find_weights(config["backbone"], config["weights"])
     records = read_records(config["results"])
-    forced = get_forced(args, rows, targets)
     pending = plan.find_pending(rows, records, settings, weights, forced=forced)
     not_tried = []
-    if not (config["retry_failed"] or targets or forced):
+    if not (config["retry_failed"] or targets is not None or forced):
         pending, not_tried = plan.split_failed(pending, records, settings, weights)
-    new_jobs = jobs.cut_into_jobs(
-        pending,
-        settings,
-        weights,
-        config["results"],
-        videos_per_job=config["videos_per_job"],
-        num_gpus=get_num_gpus(),
-        num_threads=get_num_threads(),
-    )
-    lines = plan.describe(rows, pending, len(new_jobs), weights, num_not_tried=len(not_tried))
-    if args.dryrun:
-        say(*pending)
+    run_name = jobs.new_run_name()
+
+    def cut(pending, first_number):
+        return jobs.cut_into_jobs(
+            pending,
+            settings,
+            weights,
+            config["results"],
+            videos_per_job=config["videos_per_job"],
+            num_gpus=get_num_gpus(),
+            num_threads=get_num_threads(),
+            run_name=run_name,
+            first_number=first_number,
+        )
+
+    planned = cut(pending, 1)
+    on_demand = cut(not_tried, len(planned) + 1)
+    lines = plan.describe(rows, pending, len(planned), weights, num_not_tried=len(not_tried))
+    if ARGS.dryrun:
+        say(*plan.list_pending(pending, MAX_SHOWN, PENDING_PATH))
         if pending:
             lines.append(f"To do: {estimate(pending, local_files_only=settings.local_files_only)}")
-        # Below what Snakemake says of each job, which may be thousands of lines.
+        # Below what Snakemake says of each job.
         atexit.register(say, *lines)
+        atexit.register(say_what_is_not_listed)
     else:
         say(*lines)
-    return new_jobs, weights, sorted(targets - {row.feature_path for row in pending})
+    return Run(config, planned, on_demand, say, DISPLAY), weights
 
 
-def read_planned_jobs():
-    """The jobs that this process was started for, as the main process wrote them."""
-    names = parse_command_line().allowed_rules or []
-    paths = [jobs.job_path(config["results"], name) for name in names]
-    return [jobs.read_job(path) for path in paths if path.exists()]
+def say_what_is_not_listed():
+    if (num_jobs := next(LISTED_JOBS)) > MAX_SHOWN:
+        say(f"Of {num_jobs:,} jobs, {MAX_SHOWN} are listed above")
 
 
 def touch_stamp():
@@ -178,56 +202,116 @@ def touch_stamp():
     atexit.register(STAMP.unlink, missing_ok=True)
 
 
+def get_job_inputs(wildcards):
+    """The weights, and the stamp where feature files are to be replaced."""
+    job = RUN.find_job(wildcards.job)
+    is_planned = workflow.is_main_process and job.has_stale_rows
+    return [job.weights_path, *([STAMP] if is_planned else [])]
+
+
+def get_end_marks(wildcards):
+    """The end of each job, which is what the rule all asks for."""
+    # Without any input, a rule runs each time.
+    return RUN.ask_for_all() or config["videos"]
+
+
+def get_end_mark(wildcards):
+    """What a feature file that is asked for by its path needs: the end of the job that makes it.
+
+    Snakemake records the inputs of a file, and takes it for out of date when they change: they
+    are recorded under one name, whichever job it was, and where there is none to do.
+    """
+    try:
+        needed = RUN.ask_for(wildcards.feature_path)
+    except InputError as error:
+        # Without such an input, this rule makes no such file, and others may.
+        return str(error)
+    return sourcecache_entry(needed or ancient(config["videos"]), "its job")
+
+
+def complete(path):
+    """Mark an output that Snakemake must not remove, as it is complete if it is there."""
+    return flag(path, "complete")
+
+
+async def cleanup(job, skip_outputs, snakemake_cleanup=Job.cleanup):
+    """Remove what a failed job has left, except what is complete."""
+    kept = [output for output in job.output if is_flagged(output, "complete")]
+    await snakemake_cleanup(job, [*skip_outputs, *kept])
+
+
+def notice(record):
+    """A filter of Snakemake's messages, as it tells a logger of all that happens."""
+    DISPLAY.clear()  # our line is not in their way
+    event = getattr(record, "event", None)
+    if event == LogEvent.RUN_INFO and not (ARGS.dryrun or ARGS.touch):
+        start_run()
+    if event == LogEvent.JOB_INFO and ARGS.dryrun:
+        is_ours = record.rule_name in (get_rule_name("extract"), get_rule_name("feature"))
+        return not is_ours or next(LISTED_JOBS) < MAX_SHOWN
+    if record.levelno == logging.WARNING:
+        # What is asked for by its path is there before its rule runs, as it should be.
+        early = f"Warning: the following output files of rule {get_rule_name('feature')} were not"
+        return not record.getMessage().startswith(early)
+    return True
+
+
+def get_rule_name(name):
+    """The name that a workflow around this one has given to one of its rules, if it has it."""
+    return getattr(rules, name).rule.name if rules.has(name) else None
+
+
 def start_run():
-    """Before the first job, and never in a dry-run: the weights can be had, jobs have files."""
-    if JOBS and WEIGHTS.identity is None:
-        raise WorkflowError(missing_message(WEIGHTS))
+    """All is planned, and nothing has started: neither in a dry-run, nor where nothing is to do.
+
+    Not the workflow's `onstart`, which is left out where this is a module, or with --no-hooks.
+    """
     gc.freeze()
     gc.enable()
-    for job in JOBS:
-        jobs.write_job(job)
-    if JOBS:
-        say(f"The log of each job: {jobs.log_path(JOBS[0].results, JOBS[0].name)} and so on")
-        WATCHER.start()
-    # Should this process be killed, each row is in the manifest all the same.
-    manifest.write_manifest(config)
+    try:
+        RUN.start(whole=any(rule.is_checkpoint for rule in workflow.rules))
+    except OSError as error:
+        results = config["results"]
+        raise WorkflowError(f"{results}: cannot be written: {error.strerror}. No job was started")
+    RUN.end_with_process(latency_seconds=workflow.execution_settings.latency_wait)
 
 
 def end_run():
-    """Remove the jobs' files, and say what was done and what was not."""
-    WATCHER.stop()
-    for job in JOBS:
-        jobs.remove_files(job)
-    tidy_up(row.feature_path for job in JOBS for row in job.rows)
-    records = read_records(config["results"])
-    failed = jobs.find_failed(JOBS, records)
-    say(*jobs.describe_end(JOBS, failed))
-    say(manifest.leave_manifest(config, records))
-    # Who stops a run does not want to wait for a report of it.
-    if JOBS and config["report"] and all(reason != jobs.UNFINISHED for _, reason in failed):
-        say(leave_report(config))
+    """At the end of the run; where this is a module, at the end of the process."""
+    RUN.end(latency_seconds=workflow.execution_settings.latency_wait)
 
 
+ARGS = parse_command_line()
 STAMP = Path(".snakemake") / f"stale-{os.getpid()}"
+LISTED_JOBS = itertools.count()
 # With --sdm conda, python is the environment's; else it is the one that runs Snakemake.
 PYTHON = "python" if workflow.deployment_settings.deployment_method else sys.executable
 
 DISPLAY = Display(say, sys.stderr)
-logger.addFilter(tidy_message)
 
-config.update(parse_values(config))
+# A module's configuration is all that its user gives: what he leaves out is as it is here.
+with open(ROOT / "config" / "config.yaml", encoding="utf-8") as file:
+    config = parse_values(yaml.safe_load(file) | config)
 # A plan is millions of objects, and all of them stay: to look for garbage among them, again
 # and again while Snakemake builds its graph, is a fifth of the time (measured).
 gc.disable()
 try:
     if workflow.is_main_process:
-        JOBS, WEIGHTS, DONE_TARGETS = plan_run()
+        RUN, WEIGHTS = plan_run()
     else:
-        JOBS, WEIGHTS, DONE_TARGETS = read_planned_jobs(), None, []
+        RUN, WEIGHTS = Run(config, [], [], say, DISPLAY), None
 except InputError as error:
     raise WorkflowError(str(error))
 
-WATCHER = Watcher(JOBS, DISPLAY, say)
+paths = workflow.modifier.path_modifier
+if paths.prefix or paths.modifies_prefixes:
+    raise WorkflowError(
+        "this workflow cannot be a module with a prefix: its paths are those of the CSV, and of its "
+        "configuration. Leave `prefix` and `replace_prefix` out"
+    )
 
-if WEIGHTS and any(job.has_stale_rows for job in JOBS):
-    touch_stamp()
+if workflow.is_main_process:
+    logger.addFilter(notice)
+    Job.cleanup = cleanup
+    if RUN.has_stale_rows:
+        touch_stamp()

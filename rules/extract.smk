@@ -1,50 +1,54 @@
-"""Features: one rule for each job, so that its outputs are exactly its pending rows.
+"""Features: a rule for jobs, and one for a feature file that is asked for by its path.
 
-A job does up to `videos_per_job` rows on one GPU in one process, which loads the CNN once.
-Its videos are not inputs: one that is missing costs its own row, not the run.
+A job does up to `videos_per_job` rows on one GPU in one process, which loads the CNN once. Its
+only output is a file that says that all its rows are done; the rule all asks for those. Feature
+files are outputs of no job: Snakemake removes the outputs of a job when it starts, and when it
+fails, and stats each of them while it plans. So what exists stays until the job has something
+to put into its place, whatever fails or is killed; and a million rows are planned as some
+thousand files.
 
-Input:
-    the weights, and, where feature files are to be replaced, the stamp that makes
-    Snakemake run a job whose outputs exist
-Output:
-    a file that says that the job is done, which is what the rule all asks for: Snakemake goes
-    through the outputs of a rule to find the one that is asked for, so that to ask for each
-    feature file takes half of the time and a quarter of the memory of planning (measured);
-    and the feature files. Those that were missing are marked update(): one that somebody
-    else finishes before the job starts is kept.
+Input of a job:
+    the weights, and, where feature files are to be replaced, the stamp that makes Snakemake run
+    it for one of them. Its videos are no inputs: one that is missing costs its own row, not
+    the run.
 """
 
-for job in JOBS:
 
-    rule:
-        name:
-            job.name
+rule extract:
+    input:
+        get_job_inputs,
+    output:
+        touch(jobs.end_path(config["results"], "{job}")),
+    log:
+        jobs.log_path(config["results"], "{job}"),
+    wildcard_constraints:
+        job=jobs.NAME,
+    conda:
+        "../envs/videofeatures.yaml"
+    threads: lambda wildcards: RUN.find_job(wildcards.job).num_threads
+    resources:
+        **get_resources(),
+    params:
+        python=PYTHON,
+        script=SCRIPTS / "extract.py",
+        job=str(jobs.job_path(config["results"], "{job}")),
+        rows=lambda wildcards: jobs.describe_job(RUN.find_job(wildcards.job)),
+    message:
+        "Extract {params.rows}"
+    shell:
+        "{params.python:q} {params.script:q} --job {params.job:q} --threads {threads} --log {log:q}"
+
+
+if workflow.is_main_process:
+
+    # Asked for by the user, or by a rule of a workflow that uses this one as a module. It runs
+    # nothing: when the job has ended, the file is there.
+    rule feature:
         input:
-            weights=job.weights_path,
-            stamp=[STAMP] if WEIGHTS and job.has_stale_rows else [],
+            get_end_mark,
         output:
-            touch(jobs.end_path(job.results, job.name)),
-            [row.feature_path if row.stale else update(row.feature_path) for row in job.rows],
-        log:
-            jobs.log_path(job.results, job.name),
-        conda:
-            "../envs/videofeatures.yaml"
-        threads: job.num_threads
-        resources:
-            **get_resources(job),
-        params:
-            python=PYTHON,
-            script=Path(workflow.basedir) / "scripts" / "extract.py",
-            job=jobs.job_path(job.results, job.name),
+            complete("{feature_path}"),
+        wildcard_constraints:
+            feature_path=r".+\.np[yz]",
         message:
-            jobs.describe_job(job).replace("{", "{{").replace("}", "}}")
-        shell:
-            "{params.python:q} {params.script:q} --job {params.job:q} --threads {threads} --log {log:q}"
-
-
-if DONE_TARGETS:
-
-    # A file that is done is no rule's output; Snakemake wants one for what is asked by path.
-    rule done:
-        output:
-            update(DONE_TARGETS),
+            "{wildcards.feature_path} is there"

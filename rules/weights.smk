@@ -7,19 +7,17 @@ Output:
 
 if WEIGHTS and not WEIGHTS.shared_path.exists():
 
-    localrules:
-        prepare_weights,
-
     rule prepare_weights:
         output:
             str(WEIGHTS.shared_path),
         log:
             Path(config["results"]) / "logs" / "prepare_weights.log",
+        localrule: True
         conda:
             "../envs/videofeatures.yaml"
         params:
             python=PYTHON,
-            script=Path(workflow.basedir) / "scripts" / "prepare_weights.py",
+            script=SCRIPTS / "prepare_weights.py",
             backbone=config["backbone"],
             weights=config["weights"],
         message:

@@ -149,10 +149,15 @@ def real_weights(tmp_path_factory) -> Path:
 
 
 class RunFolder:
-    """A folder in which something runs: the features and records that it leaves there."""
+    """A folder in which something runs: the features and records that it leaves there.
+
+    Attributes:
+        results: the folder of the records.
+    """
 
     def __init__(self, folder: Path):
         self.folder = folder
+        self.results = folder / "results"
 
     def features(self) -> dict[str, np.ndarray]:
         """What the `.npy` files in `features` hold, by stem."""
@@ -160,7 +165,7 @@ class RunFolder:
 
     def records_by_process(self) -> list[list[dict]]:
         """Each process's lines in a list; one that was cut off by a kill is left out."""
-        paths = sorted((self.folder / "results" / "records").glob("*.jsonl"))
+        paths = sorted((self.results / "records").glob("*.jsonl"))
         lines = [path.read_text().splitlines() for path in paths]
         return [[json.loads(line) for line in some if line.endswith("}")] for some in lines]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
@@ -17,9 +18,32 @@ def test_what_was_seen_comes_in_the_order_of_the_items(count):
 
 def test_as_many_looks_wait_for_the_disk_as_there_are_threads():
     together = threading.Barrier(disk.NUM_THREADS)
-    # Each waits for all others: with fewer threads, none would ever be done.
-    seen = look_at(lambda _: together.wait(timeout=60), range(4 * disk.NUM_THREADS))
-    assert sorted(seen) == sorted(list(range(disk.NUM_THREADS)) * 4)
+
+    def look(k: int) -> int:
+        if k < disk.NUM_ALONE:
+            time.sleep(2 * disk.QUICK_SECONDS)  # the first one finds the disk slow
+            return 0
+        # Each waits for all others: with fewer threads, none would ever be done.
+        return together.wait(timeout=60)
+
+    seen = look_at(look, range(disk.NUM_ALONE + 4 * disk.NUM_THREADS))
+    expected = [*[0] * disk.NUM_ALONE, *list(range(disk.NUM_THREADS)) * 4]
+    assert sorted(seen) == sorted(expected)
+
+
+def test_a_quick_disk_needs_no_threads():
+    threads = set(look_at(lambda _: threading.get_ident(), range(disk.NUM_ALONE)))
+    assert threads == {threading.get_ident()}
+
+
+@pytest.mark.parametrize("bad", [3, disk.NUM_ALONE + 3])
+def test_what_a_look_raises_is_raised_whoever_looks(bad):
+    def look(k: int) -> int:
+        time.sleep(2 * disk.QUICK_SECONDS)
+        return 1 // (k - bad)
+
+    with pytest.raises(ZeroDivisionError):
+        list(look_at(look, range(50)))
 
 
 def test_items_are_taken_a_chunk_at_a_time(monkeypatch):

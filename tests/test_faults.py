@@ -127,7 +127,6 @@ def test_snakemake_is_killed_at_random_moments(tmp_path, videos, expected, real_
     process.wait(120)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("features/*.npy")}
     assert_right(workflow.features(), expected)
-    workflow.run("--unlock")
     result = workflow.run()
     assert_right(workflow.features(), expected)
     assert len(workflow.features()) == NUM_VIDEOS

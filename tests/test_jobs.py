@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from pathlib import Path
+
 import pytest
 
 from videofeatures import jobs, plan
@@ -50,6 +54,29 @@ def test_a_job_has_a_name_that_no_other_run_gave():
     assert len(names() | names()) == 4
 
 
+def test_jobs_of_one_run_are_numbered_on():
+    run_name = jobs.new_run_name()
+    names = [
+        job.name
+        for first in (1, 3)
+        for job in jobs.cut_into_jobs(
+            rows(2),
+            SETTINGS,
+            WEIGHTS,
+            "results",
+            videos_per_job=1,
+            run_name=run_name,
+            first_number=first,
+        )
+    ]
+    assert names == [f"{run_name}_000{k}" for k in range(1, 5)]
+    assert jobs.run_name_of(job_of(names[0])) == run_name
+
+
+def job_of(name: str) -> jobs.Job:
+    return jobs.Job(name, SETTINGS, "x.pth", "results", ())
+
+
 def test_a_job_is_read_as_it_was_written(tmp_path):
     odd = PendingRow('é {0} "$x;,\n.mp4', "-é *.npy", True, plan.CHANGED, "detail")
     (job,) = jobs.cut_into_jobs(
@@ -77,3 +104,35 @@ def test_the_end_names_each_failure_once(tmp_path):
     text = "\n".join(jobs.describe_end(made, found))
     assert "2 of 4 pending rows done, 1 failed, 1 not finished" in text
     assert text.count("1.mp4: no such file") == 1
+
+
+def test_what_is_done_and_not_seen_is_looked_for_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "LOOK_AGAIN_SECONDS", 0.01)
+    planned = [
+        PendingRow(f"{k}.mp4", str(tmp_path / f"{k}.npy"), False, plan.MISSING) for k in range(4)
+    ]
+    made = jobs.cut_into_jobs(planned, SETTINGS, WEIGHTS, str(tmp_path), videos_per_job=2)
+    # The first job has ended well. The second was killed, after it had recorded that a row is done.
+    jobs.end_path(tmp_path, made[0].name).parent.mkdir()
+    jobs.end_path(tmp_path, made[0].name).touch()
+    with Recorder(tmp_path, made[1].name, {"digest": "", "settings": {}}) as recorder:
+        recorder.record("done", planned[2].feature_path, digest="", file_hash="x")
+        recorder.record("started", planned[3].feature_path, digest="")
+    records = read_records(tmp_path)
+    late = [(row, jobs.NOT_SEEN) for row in planned[:3]]
+    unfinished = [(planned[3], jobs.UNFINISHED)]
+    assert jobs.find_failed(made, records) == unfinished + late
+    text = "\n".join(jobs.describe_end(made, unfinished + late))
+    assert "3 of 4 pending rows done, 0 failed, 1 not finished" in text
+    assert "3 of the done feature files cannot be seen on this machine yet" in text
+
+    # They are seen one after another, and nobody waits longer than that.
+    def appear() -> None:
+        for row in planned[:3]:
+            time.sleep(0.05)
+            Path(row.feature_path).touch()
+
+    thread = threading.Thread(target=appear)
+    thread.start()
+    assert jobs.find_failed(made, records, latency_seconds=1000) == unfinished
+    thread.join()

@@ -333,7 +333,7 @@ def test_a_file_that_somebody_else_finished_is_kept(tmp_path, real_clips, real_w
     os.geteuid() != 0 or shutil.which("chattr") is None,
     reason="only root can make a file immutable, with chattr",
 )
-def test_a_stale_file_that_cannot_be_removed_stays_stale(tmp_path, real_clips, real_weights):
+def test_a_stale_file_that_cannot_be_replaced_stays_stale(tmp_path, real_clips, real_weights):
     path = tmp_path / "a.npy"
     path.write_text("old")
     if subprocess.run(["chattr", "+i", path], capture_output=True).returncode:
@@ -346,7 +346,11 @@ def test_a_stale_file_that_cannot_be_removed_stays_stale(tmp_path, real_clips, r
     finally:
         subprocess.run(["chattr", "-i", path], check=True)
     assert path.read_text() == "old"
-    assert str(path) not in read_records(tmp_path / "results").last
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.npy", "results"]
+    records = read_records(tmp_path / "results")
+    assert records.last[str(path)].status == "failed"
+    assert "Operation not permitted" in records.last[str(path)].reason
+    assert records.of_file(str(path)) is None
 
 
 def test_videos_are_decoded_while_the_network_is_loaded(tmp_path, real_weights, monkeypatch):

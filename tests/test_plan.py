@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import time
 from pathlib import Path
@@ -47,12 +48,18 @@ class Bench:
                     video_mtime_ns=video.st_mtime_ns,
                     **facts,
                 )
+            recorder.note("end")
+
+    def find_row(self, weights=WEIGHTS, **options) -> plan.PendingRow | None:
+        """The row, or None if it is done."""
+        records = read_records(self.results)
+        pending = plan.find_pending([self.row], records, SETTINGS, weights, **options)
+        return pending[0] if pending else None
 
     def find(self, weights=WEIGHTS, **options) -> tuple[str, str, bool] | None:
         """Reason, detail and staleness of the row, or None if it is done."""
-        records = read_records(self.results)
-        pending = plan.find_pending([self.row], records, SETTINGS, weights, **options)
-        return (pending[0].reason, pending[0].detail, pending[0].stale) if pending else None
+        row = self.find_row(weights, **options)
+        return (row.reason, row.detail, row.stale) if row else None
 
 
 @pytest.fixture
@@ -72,7 +79,9 @@ def test_a_deleted_file_makes_its_row_pending_whatever_the_record_says(bench):
 def test_a_failure_is_pending_with_its_reason(bench):
     bench.record("started")
     bench.record("failed", reason="no video stream")
-    assert bench.find() == (plan.MISSING, "failed before: no video stream", False)
+    assert bench.find() == (plan.MISSING, "", False)
+    assert bench.find_row().failure == "no video stream"
+    assert str(bench.find_row()).endswith("no feature file (failed before: no video stream)")
 
 
 def test_a_file_made_elsewhere_is_done_if_newer_than_its_video(bench):
@@ -94,11 +103,14 @@ def test_a_recorded_file_is_done_whatever_its_own_mtime(bench):
     assert bench.find() is None
 
 
-def test_a_file_whose_record_says_started_is_done(bench):
-    # Killed between the rename and the record.
+def test_a_file_that_is_being_made_again_is_that_of_before(bench):
     bench.make_feature()
-    bench.record("started")
-    assert bench.find() is None
+    bench.record("started", "done", settings=Settings(interpolation="bicubic"))
+    bench.record("started", stale=True)
+    assert bench.find()[0] == plan.OTHER_SETTINGS
+    bench.record("failed", stale=True, reason="no video stream")
+    assert bench.find()[0] == plan.OTHER_SETTINGS
+    assert bench.find_row().failure == "no video stream"
 
 
 def test_a_touched_video_makes_its_row_pending(bench):
@@ -132,13 +144,6 @@ def test_other_settings_make_a_row_pending_and_are_named(bench):
     assert detail == "interpolation: bicubic → bilinear"
 
 
-def test_a_stale_file_that_could_not_be_removed_stays_stale(bench):
-    bench.make_feature()
-    bench.record("started", "done", settings=Settings(interpolation="bicubic"))
-    bench.record("blocked", reason="read-only")
-    assert bench.find()[0] == plan.OTHER_SETTINGS
-
-
 def test_settings_that_change_only_the_speed_leave_a_row_done(bench):
     bench.make_feature()
     bench.record("started", "done", settings=Settings(batch_size=7, decoders=3))
@@ -165,17 +170,29 @@ def test_the_last_record_by_time_decides_whatever_the_names_of_the_files(bench):
     assert bench.find() is None
 
 
-def test_a_line_cut_off_by_a_kill_is_passed_over(bench):
-    bench.make_feature()
-    bench.record("started", "done")
-    (path,) = (bench.results / "records").iterdir()
-    path.write_text(path.read_text()[:-40])
-    assert bench.find() is None  # `started` is left
-
-
 def test_a_forced_row_is_pending(bench):
     bench.make_feature()
     assert bench.find(forced={bench.row.feature_path}) == (plan.FORCED, "", True)
+
+
+def test_a_few_pending_rows_are_listed_and_many_stand_in_a_file(tmp_path):
+    rows = [
+        plan.PendingRow(f"{k},é.mp4", f"{k}.npy", False, plan.MISSING, failure="broken")
+        for k in range(30)
+    ]
+    path = tmp_path / "pending.csv"
+    assert plan.list_pending(rows[:20], 20, path) == [str(row) for row in rows[:20]]
+    assert not path.exists()
+    lines = plan.list_pending(rows, 20, path)
+    assert lines == [*map(str, rows[:20]), f"… and 10 more: all of them are in {path}"]
+    with open(path, newline="", encoding="utf-8") as file:
+        listed = list(csv.DictReader(file))
+    assert [line["video_path"] for line in listed] == [row.video_path for row in rows]
+    assert set(listed[0]) == set(plan.PENDING_COLUMNS)
+    assert (listed[0]["reason"], listed[0]["failed_before"]) == (plan.MISSING, "broken")
+    # A disk that cannot be written to is no reason to end a dry-run.
+    (tmp_path / "file").touch()
+    assert "… and 10 more (" in plan.list_pending(rows, 20, tmp_path / "file" / "x.csv")[-1]
 
 
 def test_a_feature_path_that_is_a_folder_is_named(bench):

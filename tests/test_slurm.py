@@ -223,7 +223,6 @@ def test_snakemake_killed_and_started_again_while_jobs_run_does_no_row_twice(slu
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
     assert len(slurm.cluster.running()) == 2
-    slurm.run("--unlock")
     again = slurm.run(*SMALL, check=False)
     assert again.returncode == 0, again.stderr
     wait_for(lambda: not slurm.cluster.running())

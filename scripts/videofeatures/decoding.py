@@ -117,9 +117,7 @@ class SharedRows:
             if not self._claims.take(row.feature_path):
                 return None
         except OSError as error:
-            # A stale file is left alone: it is not ours to replace.
-            status = "blocked" if row.stale else "failed"
-            return Video(row, error=error, status=status, has_begun=True)
+            return Video(row, error=error, has_begun=True)
         if row.is_done:  # by now
             self._claims.release(row.feature_path)
             return Video(row, done_by_others=True)

@@ -75,7 +75,6 @@ class Video:
     ffmpeg_lines: deque[str] = field(default_factory=lambda: deque(maxlen=FFMPEG_LINES))
     warning: str | None = None  # what is wrong with it, though it was accepted
     error: Exception | None = None
-    status: str = "failed"  # if there is an error; `blocked` if a stale file is still there
     has_begun: bool = False
     has_ended: bool = False
     has_left: bool = False

@@ -21,13 +21,15 @@ from videofeatures.weights import Weights, find_weights
 
 STATES = ("done", "failed", "missing", "pending")
 """Of a row: its feature file is there and up to date; it failed when it was tried last; its video
-is not there; it has yet to be done."""
+is not there; it has yet to be done. Where a row is not done, its feature file may be there all the
+same, and stale: the column `stale` says why."""
 
 COLUMNS = (
     "video_path",
     "feature_path",
     "state",
     "reason",
+    "stale",
     "num_features",
     "feature_dim",
     "duration_seconds",
@@ -41,25 +43,22 @@ def manifest_path(results: str | os.PathLike) -> Path:
     return Path(results) / "manifest.csv"
 
 
-def write_manifest(config: dict[str, Any], records: Records | None = None) -> Counter:
+def write_manifest(config: dict[str, Any]) -> Counter:
     """Write the manifest of a checked configuration, and count its states.
-
-    Args:
-        records: as they are now, if they have been read.
 
     Raises:
         InputError: the configuration or its CSV cannot be used.
     """
     settings, rows = read_inputs(config)
     weights = find_weights(config["backbone"], config["weights"])
-    records = records or read_records(config["results"])
+    records = read_records(config["results"])
     pending = {r.feature_path: r for r in find_pending(rows, records, settings, weights)}
     counts: Counter = Counter()
     with replace_file(manifest_path(config["results"]), tidy=True) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="", errors="surrogateescape")
         writer = csv.DictWriter(text, COLUMNS)
         writer.writeheader()
-        for line in _lines(rows, pending, records.last, settings, weights):
+        for line in _lines(rows, pending, records, settings, weights):
             writer.writerow(line)
             counts[line["state"]] += 1
         text.flush()
@@ -73,10 +72,10 @@ def describe_counts(counts: Counter, results: str | os.PathLike) -> str:
     return f"{told}: {manifest_path(results)} lists every row"
 
 
-def leave_manifest(config: dict[str, Any], records: Records | None = None) -> str:
-    """Write the manifest at the end of a run; gives what to say of it, whatever happens."""
+def leave_manifest(config: dict[str, Any]) -> str:
+    """Write the manifest of a run; gives what to say of it, whatever happens."""
     try:
-        return describe_counts(write_manifest(config, records), config["results"])
+        return describe_counts(write_manifest(config), config["results"])
     except (InputError, OSError) as error:  # the CSV has changed meanwhile, or the disk is full
         return f"the manifest cannot be written: {error}"
 
@@ -84,7 +83,7 @@ def leave_manifest(config: dict[str, Any], records: Records | None = None) -> st
 def _lines(
     rows: list[Row],
     pending: dict[str, PendingRow],
-    last: dict[str, Record],
+    records: Records,
     settings: Settings,
     weights: Weights,
 ) -> Iterator[dict[str, Any]]:
@@ -97,20 +96,26 @@ def _lines(
             return "done"
         if not os.path.exists(row.video_path):
             return "missing"
-        failed = has_failed(found, last.get(row.feature_path), digest, weights.identity)
-        return "failed" if failed else "pending"
+        record = records.last.get(row.feature_path)
+        return "failed" if has_failed(found, record, digest, weights.identity) else "pending"
 
     for row, state in zip(rows, look_at(look, rows), strict=True):
-        record = last.get(row.feature_path)
-        # Without a record, or with that of somebody who was killed before he said `done`,
-        # nothing is known of a done row but that its file is good.
-        facts = record._asdict() if record and record.status == state else {}
+        found = pending.get(row.feature_path)
+        record: Record | None = None
+        if found is None:  # a file that was made elsewhere has no record
+            record = records.of_file(row.feature_path)
+        elif state == "failed":
+            record = records.last[row.feature_path]
+        facts = record._asdict() if record else {}
         reason = facts.get("reason") or ""
         if state == "missing":
             reason = "no such file"
-        elif state == "pending":
-            found = pending[row.feature_path]
-            reason = found.reason + (f" ({found.detail})" if found.detail else "")
-        said = " | ".join(facts.get("ffmpeg_lines", ()))
-        line = {"state": state, "reason": reason, "ffmpeg_lines": said}
+        elif state == "pending" and found is not None:
+            reason = found.why
+        line = {
+            "state": state,
+            "reason": reason,
+            "stale": found.why if found is not None and found.stale else "",
+            "ffmpeg_lines": " | ".join(facts.get("ffmpeg_lines", ())),
+        }
         yield {key: facts.get(key, "") for key in COLUMNS} | row._asdict() | line

@@ -5,12 +5,15 @@ Looks at the disk and the records once; changes nothing.
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import stat
 from collections import Counter
 from collections.abc import Container, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from videofeatures.disk import find_file, look_at
@@ -18,6 +21,7 @@ from videofeatures.errors import InputError
 from videofeatures.records import Record, Records
 from videofeatures.rows import Row, read_rows
 from videofeatures.settings import Settings, config_problems
+from videofeatures.storage import replace_file
 from videofeatures.weights import RANDOM, Weights
 
 MISSING = "no feature file"
@@ -27,6 +31,9 @@ OTHER_SETTINGS = "made with other settings"
 OTHER_WEIGHTS = "made with other weights"
 FORCED = "forced"
 
+PENDING_COLUMNS = ("video_path", "feature_path", "reason", "failed_before")
+"""Of the list of all pending rows."""
+
 
 class PendingRow(NamedTuple):
     """A row that has to be done.
@@ -34,7 +41,8 @@ class PendingRow(NamedTuple):
     Attributes:
         stale: its feature file exists, and is to be replaced.
         reason: one of this module's phrases.
-        detail: more about it, or "".
+        detail: more about it, the same for many rows, or "".
+        failure: why it failed when it was tried last; "" if it did not, or was not tried.
         feature_mtime_ns: of a stale feature file; if it is another by the time the row's turn
             comes, somebody else has replaced it.
     """
@@ -44,6 +52,7 @@ class PendingRow(NamedTuple):
     stale: bool
     reason: str
     detail: str = ""
+    failure: str = ""
     feature_mtime_ns: int | None = None
 
     @property
@@ -55,9 +64,14 @@ class PendingRow(NamedTuple):
             return False
         return not self.stale or self.feature_mtime_ns not in (None, found)
 
+    @property
+    def why(self) -> str:
+        """Why its feature file has to be made."""
+        return self.reason + (f" ({self.detail})" if self.detail else "")
+
     def __str__(self) -> str:
-        detail = f" ({self.detail})" if self.detail else ""
-        return f"{self.feature_path}  ←  {self.video_path}: {self.reason}{detail}"
+        failure = f" (failed before: {self.failure})" if self.failure else ""
+        return f"{self.feature_path}  ←  {self.video_path}: {self.why}{failure}"
 
 
 def read_inputs(config: dict[str, Any]) -> tuple[Settings, list[Row]]:
@@ -89,10 +103,10 @@ def find_pending(
 ) -> list[PendingRow]:
     """The rows that are not done, in the order of the CSV.
 
-    A row is done if its feature file exists and is not stale. It is stale if it was made
-    with other settings or weights by its last record, or if its video has changed since:
-    by the size and mtime in the record, or, without a record, by being newer than the
-    feature file. A video that has been deleted since changes nothing.
+    A row is done if its feature file exists and is not stale. It is stale if it was made with
+    other settings or weights by the record of it, or if its video has changed since: by the size
+    and mtime in the record, or, without a record, by being newer than the feature file. A video
+    that has been deleted since changes nothing.
 
     Args:
         forced: feature paths that are pending whatever their state.
@@ -107,36 +121,35 @@ def find_pending(
     def difference(old_digest: str) -> str:
         return _difference(records.settings.get(old_digest), numerics)
 
-    def look(row: Row) -> tuple[os.stat_result | None, str | None]:
-        """The feature file, and why it has to be made, or None."""
+    def look(row: Row) -> tuple[os.stat_result | None, str | None, str]:
+        """The feature file, why it has to be made, or None, and more about it."""
         feature = find_file(row.feature_path)
         if feature is None:
-            return None, MISSING
+            return None, MISSING, ""
         if row.feature_path in forced:
-            return feature, FORCED
-        record = records.last.get(row.feature_path)
-        return feature, _staleness(row, feature, record, digest, weights.identity)
+            return feature, FORCED, ""
+        if stat.S_ISDIR(feature.st_mode):
+            return feature, None, ""
+        record = records.of_file(row.feature_path)
+        reason = _staleness(row, feature, record, digest, weights.identity)
+        if record is not None and reason == OTHER_SETTINGS:
+            return feature, reason, difference(record.digest)
+        if record is not None and reason == OTHER_WEIGHTS:
+            return feature, reason, f"{record.weights} → {weights.identity}"
+        return feature, reason, ""
 
-    def detail(row: Row, reason: str) -> str:
-        record = records.last.get(row.feature_path)
-        if record is None:
-            return ""
-        if reason == MISSING and record.status == "failed":
-            return f"failed before: {record.reason}"
-        if reason == OTHER_SETTINGS:
-            return difference(record.digest)
-        if reason == OTHER_WEIGHTS:
-            return f"{record.weights} → {weights.identity}"
-        return ""
+    def failure(row: Row) -> str:
+        last = records.last.get(row.feature_path)
+        return last.reason if last is not None and last.status == "failed" else ""
 
     pending, problems = [], []
-    for row, (feature, reason) in zip(rows, look_at(look, rows), strict=True):
+    for row, (feature, reason, detail) in zip(rows, look_at(look, rows), strict=True):
         if feature is not None and stat.S_ISDIR(feature.st_mode):
             problems.append(f"{row.feature_path}: is a folder; a feature_path must be a file")
         elif reason is not None:
             is_stale = feature is not None
             mtime_ns = feature.st_mtime_ns if feature is not None else None
-            pending.append(PendingRow(*row, is_stale, reason, detail(row, reason), mtime_ns))
+            pending.append(PendingRow(*row, is_stale, reason, detail, failure(row), mtime_ns))
     if problems:
         raise InputError(problems)
     return pending
@@ -170,10 +183,13 @@ def has_failed(row: PendingRow, record: Record | None, digest: str, weights: str
 
 
 def _staleness(
-    row: Row, feature: os.stat_result, record: Record | None, digest: str, weights: str | None
+    row: Row, feature: os.stat_result, made: Record | None, digest: str, weights: str | None
 ) -> str | None:
-    """Why an existing feature file has to be made again, or None."""
-    made = record if record is not None and record.status in ("started", "done") else None
+    """Why an existing feature file has to be made again, or None.
+
+    Args:
+        made: the record of it, if there is one.
+    """
     if made and made.digest != digest:
         return OTHER_SETTINGS
     if made and weights is not None and made.weights != weights:
@@ -195,6 +211,27 @@ def _difference(before: dict[str, Any] | None, after: dict[str, Any]) -> str:
     return ", ".join(f"{key}: {before.get(key)} → {after.get(key)}" for key in changed)
 
 
+def list_pending(pending: Sequence[PendingRow], max_shown: int, path: Path) -> list[str]:
+    """A line for each pending row; for no more than the first ones, if they are many, and where
+    all of them stand: a CSV that this writes to `path`."""
+    if len(pending) <= max_shown:
+        return [str(row) for row in pending]
+    lines = [str(row) for row in pending[:max_shown]]
+    num_more = f"… and {len(pending) - max_shown:,} more"
+    try:
+        with replace_file(path) as file:
+            text = io.TextIOWrapper(file, encoding="utf-8", newline="", errors="surrogateescape")
+            writer = csv.writer(text)
+            writer.writerow(PENDING_COLUMNS)
+            for row in pending:
+                writer.writerow([row.video_path, row.feature_path, row.why, row.failure])
+            text.flush()
+            text.detach()
+    except OSError as error:
+        return [*lines, f"{num_more} ({path}: {error.strerror})"]
+    return [*lines, f"{num_more}: all of them are in {path}"]
+
+
 def describe(
     rows: Sequence[Row],
     pending: Sequence[PendingRow],
@@ -214,10 +251,8 @@ def describe(
     lines = [f"{len(rows)} rows: {num_done} done, {len(pending)} pending in {num_jobs} jobs"]
     if num_not_tried:
         lines.append(f"{num_not_tried:>8} failed before and are not tried (retry_failed: false)")
-    with_detail = (OTHER_SETTINGS, OTHER_WEIGHTS)
-    counts = Counter((r.reason, r.detail if r.reason in with_detail else "") for r in pending)
-    for (reason, detail), count in counts.most_common():
-        lines.append(f"{count:>8} {reason}" + (f" ({detail})" if detail else ""))
+    for why, count in Counter(row.why for row in pending).most_common():
+        lines.append(f"{count:>8} {why}")
     if pending and weights.identity == RANDOM:
         lines.append("WARNING: random weights: these features mean nothing, and are for trying out")
     if pending and weights.identity is None:

@@ -1,10 +1,12 @@
 """Records: one line of JSON for each thing that happened to a row.
 
-Each process appends to a file of its own under `<results>/records/`, so a kill costs
-at most the last line. The last record of a row, by time, tells with what settings the
-feature file on the disk was made: `started` is written after a stale file was removed
-and before the new one is renamed into place, so a file whose last record is `started`
-or `done` was made with that record's settings.
+Each process appends to a file of its own under `<results>/records/`, so a kill costs at most the
+last line. `started` says that a row is being worked on, `failed` that it has failed; neither
+changes the feature file. `done` says that a new file, of which it has the hash, takes its place
+now: it is written just before the rename. Whoever wrote another line after it was not killed in
+between, so only the last line of a record file can tell of a feature file that never came to
+its place; that file is told by its hash. So what the feature file on the disk was made with is
+known whatever was killed when, and nothing depends on its mtime, which Snakemake changes.
 """
 
 from __future__ import annotations
@@ -15,14 +17,15 @@ import os
 import secrets
 import sys
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from videofeatures.errors import InputError
+from videofeatures.storage import hash_file
 
 STATUSES = ("started", "done", "failed")
-"""What a row's last record can say of its file. Others are notes: `blocked` means that a
-stale file could not be removed, so that the record before it still holds."""
+"""Of a line about a row. Others are notes about the process."""
 
 
 def records_folder(results: str | os.PathLike) -> Path:
@@ -31,13 +34,17 @@ def records_folder(results: str | os.PathLike) -> Path:
 
 
 class Record(NamedTuple):
-    """A row's last record: what planning and the manifest need to know of it.
+    """A line about a row: what planning and the manifest need to know of it.
 
-    `duration_seconds` is the video's, `seconds` is how long its row took.
+    Attributes:
+        stale: of `started` and `failed`: whether a feature file was there before.
+        duration_seconds: of the video.
+        seconds: that its row took.
     """
 
     time: float
     status: str
+    stale: bool | None
     digest: str
     weights: str
     video_size: int | None
@@ -103,44 +110,107 @@ def _unwritable(path: str | os.PathLike, error: OSError) -> InputError:
     )
 
 
-class Records(NamedTuple):
+class Records:
     """All that earlier processes wrote.
 
     Attributes:
-        last: by feature path, the row's last record.
+        last: by feature path, what happened to the row last.
         settings: by digest, the numerics that it stands for.
     """
 
-    last: dict[str, Record]
-    settings: dict[str, dict[str, Any]]
+    def __init__(self) -> None:
+        self.last: dict[str, Record] = {}
+        self.settings: dict[str, dict[str, Any]] = {}
+        # The last `done` of a row to which something else has happened since, beside its file.
+        self._done_before: dict[str, Record] = {}
+        # Each `done` of which nobody knows whether its file came to its place, and its hash.
+        self._unsure: dict[str, list[tuple[Record, str]]] = {}
+
+    def of_file(self, feature_path: str) -> Record | None:
+        """Return the record of the feature file that is there, or None if nothing tells of it.
+
+        Reads the file if the process that made it may have been killed just before it came to
+        its place.
+        """
+        last = self.last.get(feature_path)
+        is_done = last is not None and last.status == "done"
+        made = last if is_done else self._done_before.get(feature_path)
+        if unsure := self._unsure.get(feature_path):
+            found = hash_file(feature_path)
+            later = [pair for pair in unsure if made is None or pair[0].time > made.time]
+            for record, file_hash in sorted(later, key=lambda pair: pair[0].time, reverse=True):
+                if file_hash == found:
+                    return record
+        return made
+
+    def add_lines(self, lines: Iterable[str]) -> None:
+        """Take all lines of one record file. One that was cut off by a kill says nothing."""
+        done: dict[str, Any] | None = None  # the line before, if it was one
+        for line in lines:
+            entry = _parse(line)
+            if done is not None and not _takes_back(entry, done):
+                self._add(done)
+            done = None
+            if entry is None:
+                continue
+            if entry["status"] == "process":
+                self.settings[entry["digest"]] = entry["settings"]
+            elif entry["status"] == "done":
+                done = entry
+            elif entry["status"] in STATUSES:
+                self._add(entry)
+        if done is not None and (file_hash := done.get("file_hash")):
+            pair = (_to_record(done), file_hash)
+            self._unsure.setdefault(done["feature_path"], []).append(pair)
+        elif done is not None:  # version 0.1.0 wrote it afterwards, and no hash
+            self._add(done)
+
+    def _add(self, entry: dict[str, Any]) -> None:
+        key, record = entry["feature_path"], _to_record(entry)
+        last = self.last.get(key)
+        # Not `<`: of two lines with one time, the later one in the file is the later one.
+        if last is None or last.time <= record.time:
+            self.last[key] = record
+            if record.status == "done" or record.stale is False:
+                self._done_before.pop(key, None)
+            elif last is not None and last.status == "done":
+                self._done_before[key] = last
+        elif record.status == "done" and last.status != "done" and last.stale is not False:
+            before = self._done_before.get(key)
+            if before is None or before.time <= record.time:
+                self._done_before[key] = record
 
 
-def read_records(results: str | os.PathLike) -> Records:
-    """Read every record file; a line that was cut off by a kill is passed over."""
-    records = Records({}, {})
+def read_records(results: str | os.PathLike, *, start: str = "") -> Records:
+    """Read all record files, or those whose names start so."""
+    records = Records()
     for path in records_folder(results).glob("*.jsonl"):
-        with open(path, encoding="utf-8", errors="replace") as file:
-            for line in file:
-                _take(records, line)
+        if path.name.startswith(start):
+            with open(path, encoding="utf-8", errors="replace") as file:
+                records.add_lines(file)
     return records
 
 
-def _take(records: Records, line: str) -> None:
+def _parse(line: str) -> dict[str, Any] | None:
     try:
-        entry = json.loads(line)
+        return json.loads(line)
     except json.JSONDecodeError:
-        return
-    if entry["status"] == "process":
-        records.settings[entry["digest"]] = entry["settings"]
-        return
-    if entry["status"] not in STATUSES:
-        return
-    key = entry["feature_path"]
-    last = records.last.get(key)
-    # Not `<`: of two lines with one time, the later one in the file is the later one.
-    if last is None or last.time <= entry["time"]:
-        for name in ("status", "digest", "weights", "reason"):
-            if text := entry.get(name):
-                entry[name] = sys.intern(text)  # the same for thousands of rows
-        entry["ffmpeg_lines"] = tuple(entry.get("ffmpeg_lines") or ())
-        records.last[key] = Record(*map(entry.get, Record._fields))
+        return None
+
+
+def _takes_back(entry: dict[str, Any] | None, done: dict[str, Any]) -> bool:
+    """Whether the line after a `done` says that its file could not come to its place."""
+    return (
+        entry is not None
+        and entry["status"] == "failed"
+        and entry["feature_path"] == done["feature_path"]
+    )
+
+
+def _to_record(entry: dict[str, Any]) -> Record:
+    get: Callable[[str], Any] = entry.get
+    for name in ("status", "digest", "weights", "reason"):
+        if text := entry.get(name):
+            entry[name] = sys.intern(text)  # the same for thousands of rows
+    entry["ffmpeg_lines"] = tuple(entry.get("ffmpeg_lines") or ())
+    return Record(*map(get, Record._fields))

@@ -34,23 +34,24 @@ def read_rows(csv_path: str | os.PathLike) -> list[Row]:
         InputError: with every problem found in the file, and in the folders it names.
     """
     rows, problems = [], []
-    first_line_of: dict[str, int] = {}
+    here = os.getcwd()
+    seen: set[str] = set()
+    repeated: set[str] = set()
     for line, video_path, feature_path in _read_cells(csv_path):
         if not video_path and not feature_path:
             continue  # a blank line
-        where = f"{csv_path}, line {line}"
-        found = problems_of(video_path, feature_path)
-        if found:
-            problems += [f"{where}: {problem}" for problem in found]
+        if found := problems_of(video_path, feature_path):
+            problems += [f"{csv_path}, line {line}: {problem}" for problem in found]
             continue
         row = Row(video_path, os.path.normpath(feature_path))
-        first = first_line_of.setdefault(os.path.abspath(row.feature_path), line)
-        if first != line:
-            problems.append(
-                f"{where}: feature_path {feature_path} is that of line {first} too. "
-                "Give every row a feature_path of its own"
-            )
+        key = _one_name(row.feature_path, here)
+        if key in seen:
+            repeated.add(key)
+        seen.add(key)
         rows.append(row)
+    del seen
+    if repeated:
+        problems += _repetitions(csv_path, repeated, here)
     problems += _folder_problems(rows)
     if problems:
         # Otherwise planning finds these, as it looks at each feature file anyway.
@@ -58,6 +59,26 @@ def read_rows(csv_path: str | os.PathLike) -> list[Row]:
         problems += [f"{path}: is a folder" for path in features if os.path.isdir(path)]
         raise InputError(problems)
     return rows
+
+
+def _one_name(path: str, here: str) -> str:
+    """The same for all names of one file: the path as it is, where it is below this folder."""
+    # Not os.path.abspath: of a million rows, the paths as they are need no memory of their own.
+    if path.startswith(".."):
+        path = os.path.normpath(os.path.join(here, path))
+    return path[len(here) + 1 :] if path.startswith(f"{here}/") else path
+
+
+def _repetitions(csv_path: str | os.PathLike, repeated: set[str], here: str) -> Iterator[str]:
+    """A problem for each line whose feature_path is that of one before."""
+    first_line_of: dict[str, int] = {}
+    for line, _, feature_path in _read_cells(csv_path):
+        key = _one_name(os.path.normpath(feature_path), here)
+        if key in repeated and first_line_of.setdefault(key, line) != line:
+            yield (
+                f"{csv_path}, line {line}: feature_path {feature_path} is that of line "
+                f"{first_line_of[key]} too. Give every row a feature_path of its own"
+            )
 
 
 def _read_cells(csv_path: str | os.PathLike) -> Iterator[tuple[int, str, str]]:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -17,23 +17,35 @@ import numpy as np
 FORGOTTEN_SECONDS = 3600
 """Age of a temporary file at which whoever wrote it is taken to be gone."""
 
+HASH_DIGITS = 16
+"""Of a file's SHA-256 that are kept, to tell it from another file of the same row."""
+
+HASH_BLOCK_BYTES = 1 << 20
+
 
 @contextmanager
-def replace_file(path: str | os.PathLike, *, tidy: bool = False) -> Iterator[IO[bytes]]:
+def replace_file(
+    path: str | os.PathLike,
+    *,
+    tidy: bool = False,
+    before: Callable[[IO[bytes]], None] | None = None,
+) -> Iterator[IO[bytes]]:
     """Open a temporary file beside `path`, which takes its place when the block ends well.
 
     Folders are made. The name is short and its own, so that long names and two writers
-    do no harm. If the block raises, the temporary file is removed and `path` is as before.
+    do no harm. Until the new file takes its place, in one step, `path` is as it was: also if
+    the block or `before` raises, and then the temporary file is removed.
 
     Args:
         tidy: remove forgotten temporary files of earlier writers of `path`, too. That takes a
             look at the whole folder.
+        before: called with the file, complete and on the disk, before it takes its place.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f"{hidden_name(path)}.{secrets.token_hex(4)}.part"
     try:
-        with open(temporary, "xb") as file:
+        with open(temporary, "x+b") as file:
             if tidy:  # by the clock of the disk
                 now = os.fstat(file.fileno()).st_mtime
                 remove_temporary_files(
@@ -42,10 +54,30 @@ def replace_file(path: str | os.PathLike, *, tidy: bool = False) -> Iterator[IO[
             yield file
             file.flush()
             os.fsync(file.fileno())
+            if before:
+                before(file)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def hash_content(file: IO[bytes]) -> str:
+    """Start of the SHA-256 of a whole file that is open for reading."""
+    file.seek(0)
+    digest = hashlib.sha256()
+    while block := file.read(HASH_BLOCK_BYTES):
+        digest.update(block)
+    return digest.hexdigest()[:HASH_DIGITS]
+
+
+def hash_file(path: str | os.PathLike) -> str | None:
+    """Start of a file's SHA-256, or None if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hash_content(file)
+    except OSError:
+        return None
 
 
 def hidden_name(path: Path) -> str:
@@ -74,8 +106,10 @@ def write_features(
     features: np.ndarray,
     timestamps: np.ndarray,
     provenance: dict[str, Any],
+    *,
+    announce: Callable[[str], None] | None = None,
 ) -> None:
-    """Write one video's features.
+    """Write one video's features. A file that is there stays until the new one takes its place.
 
     Args:
         path: ends in `.npy` (the features alone) or `.npz` (`features`, `timestamps` and
@@ -84,10 +118,17 @@ def write_features(
         timestamps: (rows,), float64, seconds from the container's zero to the middle of
             what each row saw.
         provenance: what made the features, as JSON can hold it.
+        announce: called with the hash of the new file (see `hash_file`) just before it takes its
+            place.
     """
+
+    def before(file: IO[bytes]) -> None:
+        if announce:
+            announce(hash_content(file))
+
     if len(features) != len(timestamps):
         raise ValueError(f"{len(features)} features and {len(timestamps)} timestamps")
-    with replace_file(path) as file:
+    with replace_file(path, before=before) as file:
         if str(path).endswith(".npz"):
             np.savez(
                 file,

@@ -20,7 +20,7 @@ import ffmpeg
 import imageio_ffmpeg
 import numpy as np
 
-from videofeatures.errors import VideoError
+from videofeatures.errors import InputError, VideoError
 from videofeatures.inputs import FFMPEG_LINES, file_url, reason_in, restrictions
 
 PIPE_BYTES = 1 << 20
@@ -242,5 +242,16 @@ def find_hwaccel() -> str:
 
 
 def ffmpeg_version() -> str:
-    """Version of the ffmpeg that decodes, in its own words."""
-    return imageio_ffmpeg.get_ffmpeg_version()
+    """Version of the ffmpeg that decodes, in its own words.
+
+    Raises:
+        InputError: there is none that runs.
+    """
+    try:
+        return imageio_ffmpeg.get_ffmpeg_version()
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        exe = os.environ.get("IMAGEIO_FFMPEG_EXE", "ffmpeg")
+        raise InputError(
+            f"{exe}: is no ffmpeg that runs ({error}). Unset IMAGEIO_FFMPEG_EXE, or name another "
+            "one with it"
+        ) from None

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from videofeatures.errors import MAX_SHOWN
-from videofeatures.jobs import Job, run_name
+from videofeatures.jobs import Job, run_name_of
 from videofeatures.progress import Display, Progress
 from videofeatures.records import records_folder
 
@@ -60,7 +60,7 @@ class Watcher:
 
     def look(self) -> None:
         """Read what is new."""
-        folder, start = records_folder(self._jobs[0].results), run_name(self._jobs[0])
+        folder, start = records_folder(self._jobs[0].results), run_name_of(self._jobs[0])
         try:
             names = [name for name in os.listdir(folder) if name.startswith(start)]
         except OSError:
@@ -88,7 +88,7 @@ class Watcher:
         status = entry["status"]
         if status == "done":
             self.progress.add(done=1, video_seconds=entry["duration_seconds"] or 0)
-        elif status in ("failed", "blocked"):
+        elif status == "failed":
             self.progress.add(failed=1)
             num_failed = self.progress.num_failed
             if num_failed <= MAX_SHOWN:

@@ -6,7 +6,6 @@ import errno
 import logging
 import time
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -59,25 +58,15 @@ class Writer:
         self.recorder = recorder
 
     def begin(self, video: Video) -> None:
-        """Remove a stale file, then record that the row is worked on. Only the first call counts.
-
-        In this order, so that a file whose last record says `started` is never an old one.
-        """
+        """Record that the row is worked on. Only the first call counts."""
         if video.has_begun or video.done_by_others:
             return
         video.has_begun = True
-        path = video.row.feature_path
-        if video.row.stale:
-            try:
-                Path(path).unlink(missing_ok=True)
-            except OSError as error:
-                video.error = error
-                video.status = "blocked"
-                return
-        self.recorder.record("started", path, **self._identity(video))
+        row = video.row
+        self.recorder.record("started", row.feature_path, stale=row.stale, **self._identity(video))
 
     def finish(self, video: Video) -> bool:
-        """Write a complete video's file, or record why there is none. True if written.
+        """Write a complete video's file, or record why there is no new one. True if written.
 
         Raises:
             InputError: the disk is full: there is no use in going on.
@@ -91,7 +80,13 @@ class Writer:
             timestamps = row_timestamps(
                 video.num_frames, self.backbone.frame_rate, self.backbone.num_frames_per_clip
             )
-            write_features(row.feature_path, features, timestamps, self._provenance(video))
+            write_features(
+                row.feature_path,
+                features,
+                timestamps,
+                self._provenance(video),
+                announce=lambda file_hash: self._record_done(video, features, seconds, file_hash),
+            )
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise InputError(
@@ -107,11 +102,23 @@ class Writer:
             self._record_failure(video, f"{type(error).__name__}: {error}", seconds)
             logger.exception("unexpected error in %s", row.video_path)
             return False
+        logger.info("done    %s: %d x %d in %.1f s", row.video_path, *features.shape, seconds)
+        if video.warning:
+            logger.warning("  but   %s: %s", row.video_path, video.warning)
+        elif video.ffmpeg_lines:
+            logger.warning("  but   %s: ffmpeg says: %s", row.video_path, video.ffmpeg_lines[0])
+        return True
+
+    def _record_done(
+        self, video: Video, features: np.ndarray, seconds: float, file_hash: str
+    ) -> None:
+        """Say that the row is done just before it is: see `videofeatures.records`."""
         assert video.metadata is not None
         self.recorder.record(
             "done",
-            row.feature_path,
+            video.row.feature_path,
             **self._identity(video),
+            file_hash=file_hash,
             num_features=features.shape[0],
             feature_dim=features.shape[1],
             mean_length=round(video.length_sum / features.shape[0], 6),
@@ -127,19 +134,14 @@ class Writer:
             reason=video.warning or "",
             ffmpeg_lines=list(video.ffmpeg_lines),
         )
-        logger.info("done    %s: %d x %d in %.1f s", row.video_path, *features.shape, seconds)
-        if video.warning:
-            logger.warning("  but   %s: %s", row.video_path, video.warning)
-        elif video.ffmpeg_lines:
-            logger.warning("  but   %s: ffmpeg says: %s", row.video_path, video.ffmpeg_lines[0])
-        return True
 
     def _record_failure(
         self, video: Video, reason: str, seconds: float, lines: Iterable[str] = ()
     ) -> None:
         self.recorder.record(
-            video.status,
+            "failed",
             video.row.feature_path,
+            stale=video.row.stale,
             **self._identity(video),
             reason=reason,
             ffmpeg_lines=list(lines),

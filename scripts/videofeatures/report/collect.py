@@ -88,7 +88,7 @@ def _read(path: Path, attempts: dict[str, list[Any]], processes: list[dict[str, 
                 processes.append({"name": path.stem, **entry})
             elif entry["status"] == "end" and processes:
                 processes[-1] |= {key: entry[key] for key in TIMES}
-            elif entry["status"] in ("done", "failed", "blocked"):
+            elif entry["status"] in ("done", "failed"):
                 for name in ATTEMPT_FACTS:
                     attempts[name].append(entry.get(name))
                 attempts["process"].append(len(processes) - 1)

@@ -1,0 +1,179 @@
+"""What the feature file on the disk was made with is known, whatever was killed when."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from videofeatures.records import Recorder, read_records
+from videofeatures.storage import hash_file
+
+
+class History:
+    """One row, whose feature file and records a test arranges; each process has a letter."""
+
+    def __init__(self, folder: Path):
+        self.feature = folder / "a.npy"
+        self.results = folder / "results"
+        self.time = 0
+
+    def make(self, letter: str) -> str:
+        """Put a process's feature file into its place; gives its hash."""
+        self.feature.write_text(f"features of {letter}")
+        file_hash = hash_file(self.feature)
+        assert file_hash is not None
+        return file_hash
+
+    def hash_of(self, letter: str) -> str:
+        """The hash of a file that is not in its place."""
+        aside = self.feature.with_name(letter)
+        aside.write_text(f"features of {letter}")
+        file_hash = hash_file(aside)
+        aside.unlink()
+        assert file_hash is not None
+        return file_hash
+
+    def record(self, letter: str, *statuses: str, stale: bool = False, is_killed: bool = False):
+        """Records of one process with settings of its own."""
+        folder = self.results / "records"
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = [{"status": "process", "digest": letter, "settings": {"letter": letter}}]
+        for status in statuses:
+            self.time += 1
+            line = {"time": self.time, "status": status, "feature_path": str(self.feature)}
+            line |= {"digest": letter, "weights": "w"}
+            more = {"file_hash": self.hash_of(letter)} if status == "done" else {"stale": stale}
+            lines.append(line | more)
+        if not is_killed:
+            lines.append({"status": "end"})
+        # Files are read in any order: here, in that of the alphabet at best.
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        path = folder / f"{len(list(folder.iterdir()))}-{letter}.jsonl"
+        path.write_text(text)
+
+    def made_by(self) -> str | None:
+        """Whose file is on the disk."""
+        record = read_records(self.results).of_file(str(self.feature))
+        return record.digest if record else None
+
+    def last(self) -> str | None:
+        record = read_records(self.results).last.get(str(self.feature))
+        return record.status if record else None
+
+
+@pytest.fixture
+def history(tmp_path) -> History:
+    return History(tmp_path)
+
+
+def test_a_file_is_that_of_who_made_it_last(history):
+    for letter in "ABC":
+        history.record(letter, "started", "done", stale=letter != "A")
+        history.make(letter)
+        assert (history.made_by(), history.last()) == (letter, "done")
+
+
+@pytest.mark.parametrize("status", ["started", "failed"])
+def test_what_did_not_come_to_its_end_changes_nothing(history, status):
+    history.record("A", "started", "done")
+    history.make("A")
+    history.record("B", *dict.fromkeys(("started", status)), stale=True)
+    assert (history.made_by(), history.last()) == ("A", status)
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_kill_before_the_rename_leaves_the_file_of_before(history, is_first):
+    if not is_first:
+        history.record("A", "started", "done")
+        history.make("A")
+    history.record("B", "started", "done", stale=not is_first, is_killed=True)
+    assert history.made_by() == (None if is_first else "A")
+    assert history.last() == "started"
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_kill_after_the_rename_leaves_the_new_file(history, is_first):
+    if not is_first:
+        history.record("A", "started", "done")
+    history.record("B", "started", "done", stale=not is_first, is_killed=True)
+    history.make("B")
+    assert history.made_by() == "B"
+    # And so it is after others have begun, and were killed, too.
+    history.record("C", "started", stale=True)
+    assert history.made_by() == "B"
+    history.record("D", "started", "done", stale=True, is_killed=True)
+    assert history.made_by() == "B"
+    history.make("D")
+    assert history.made_by() == "D"
+    history.record("E", "started", "done", stale=True)
+    history.make("E")
+    assert history.made_by() == "E"
+
+
+def test_a_file_of_an_older_process_with_the_same_content_is_the_newer_one_s(history):
+    history.record("A", "started", "done", is_killed=True)
+    history.record("B", "started", "done", stale=True)
+    history.make("A")  # as it happens, B made the same
+    assert history.made_by() == "B"
+
+
+def test_a_line_after_it_says_that_a_file_came_to_its_place(history):
+    history.record("A", "started", "done", is_killed=True)
+    (path,) = (history.results / "records").iterdir()
+    whole = path.read_text()
+    history.feature.write_text("read as a copy that somebody has changed")
+    assert history.made_by() is None
+    for more in ('{"status": "pro', '{"time": 9, "status": "elsewhere", "num_rows": 1}\n'):
+        path.write_text(whole + more)
+        assert history.made_by() == "A"
+
+
+def test_a_rename_that_failed_is_taken_back(history):
+    history.record("A", "started", "done")
+    history.make("A")
+    history.record("B", "started", "done", "failed", stale=True)
+    assert (history.made_by(), history.last()) == ("A", "failed")
+
+
+def test_a_file_that_was_gone_when_a_row_began_is_nobody_s_any_more(history):
+    history.record("A", "started", "done")
+    history.record("B", "started", "failed", stale=False)
+    history.feature.write_text("put there by somebody")
+    assert history.made_by() is None
+
+
+def test_the_order_in_which_files_are_read_does_not_matter(history):
+    history.record("A", "started", "done")
+    history.record("B", "started", "done", stale=True)
+    history.record("C", "started", "failed", stale=True)
+    history.make("B")
+    records = history.results / "records"
+    for order in ("012", "021", "102", "120", "201", "210"):
+        for number, path in zip(order, sorted(records.iterdir()), strict=True):
+            path.rename(records / f"{number}-{path.name[2:]}.tmp")
+        for path in list(records.iterdir()):
+            path.rename(path.with_suffix(""))
+        assert (history.made_by(), history.last()) == ("B", "failed")
+
+
+def test_the_first_version_wrote_no_hash_and_only_what_was_true(history):
+    history.record("A", "started", "done", is_killed=True)
+    (path,) = (history.results / "records").iterdir()
+    path.write_text(path.read_text().replace("file_hash", "something_else"))
+    history.feature.write_text("a file")
+    assert (history.made_by(), history.last()) == ("A", "done")
+
+
+def test_what_is_recorded_can_be_read_while_it_is_written(tmp_path):
+    facts = {"digest": "A", "weights": "w"}
+    with Recorder(tmp_path, "job", {"digest": "A", "settings": {"x": 1}}) as recorder:
+        recorder.record("started", "a.npy", **facts)
+        records = read_records(tmp_path)
+        assert records.last["a.npy"].status == "started"
+        assert records.settings == {"A": {"x": 1}}
+        recorder.record("failed", "a.npy", reason="broken", **facts)
+        assert read_records(tmp_path).last["a.npy"].reason == "broken"
+    assert read_records(tmp_path, start="other").last == {}
+    assert list(read_records(tmp_path, start="job").last) == ["a.npy"]
