@@ -28,6 +28,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.io import ancient, flag, is_flagged, sourcecache_entry
 from snakemake.jobs import Job
 from snakemake.logging import logger
+from snakemake.sourcecache import HostingProviderFile
 from snakemake_interface_logger_plugins.common import LogEvent
 
 
@@ -37,15 +38,15 @@ def find_root():
     One that is taken from a host of Git repositories (`github(...)`) is in Snakemake's cache,
     where only what is asked for is there, each file in its place.
     """
-    rules = workflow.current_basedir
-    if rules.is_local:
-        return Path(str(rules)).parent
-    for blob in rules.hosted_repo.repo.commit(rules.ref).tree.traverse():
-        if blob.type == "blob" and blob.path.startswith(
-            ("scripts/", "config/config.", "config/schema.")
-        ):
-            path = workflow.sourcecache.get_path(rules.join(f"../{blob.path}"))
-            if blob.path == "config/config.yaml":
+    folder = workflow.current_basedir
+    if folder.is_local:
+        return Path(str(folder)).parent
+    if not isinstance(folder, HostingProviderFile):
+        raise WorkflowError(f"{folder}: take this workflow from a clone, or by github(...)")
+    for item in folder.hosted_repo.repo.commit(folder.ref).tree.traverse():
+        if item.type == "blob" and item.path.startswith(("scripts/", "config/")):
+            path = workflow.sourcecache.get_path(folder.join(f"../{item.path}"))
+            if item.path == "config/config.yaml":
                 root = Path(path).parents[1]
     return root
 
@@ -72,9 +73,6 @@ MINUTES_PER_JOB = 15
 
 # Rows, and jobs, that a dry-run lists one by one.
 MAX_SHOWN = 20
-
-# Where a dry-run lists all of them.
-PENDING_PATH = Path(".snakemake") / "pending.csv"
 
 
 def parse_command_line():
@@ -175,7 +173,10 @@ def plan_run():
     on_demand = cut(not_tried, len(planned) + 1)
     lines = plan.describe(rows, pending, len(planned), weights, num_not_tried=len(not_tried))
     if ARGS.dryrun:
-        say(*plan.list_pending(pending, MAX_SHOWN, PENDING_PATH))
+        # Not in the results: a dry-run leaves nothing there.
+        name = "-".join(Path(os.path.relpath(config["results"])).parts)
+        path = Path(".snakemake") / "pending" / f"{name}.csv"
+        say(*plan.list_pending(pending, MAX_SHOWN, path))
         if pending:
             lines.append(f"To do: {estimate(pending, local_files_only=settings.local_files_only)}")
         # Below what Snakemake says of each job.
@@ -291,7 +292,14 @@ DISPLAY = Display(say, sys.stderr)
 
 # A module's configuration is all that its user gives: what he leaves out is as it is here.
 with open(ROOT / "config" / "config.yaml", encoding="utf-8") as file:
-    config = parse_values(yaml.safe_load(file) | config)
+    config = parse_values((yaml.safe_load(file) or {}) | config)
+paths = workflow.modifier.path_modifier
+if paths.prefix or paths.modifies_prefixes:
+    raise WorkflowError(
+        "this workflow cannot be a module with a prefix: its paths are those of the CSV, and of its "
+        "configuration. Leave `prefix` and `replace_prefix` out"
+    )
+
 # A plan is millions of objects, and all of them stay: to look for garbage among them, again
 # and again while Snakemake builds its graph, is a fifth of the time (measured).
 gc.disable()
@@ -302,13 +310,6 @@ try:
         RUN, WEIGHTS = Run(config, [], [], say, DISPLAY), None
 except InputError as error:
     raise WorkflowError(str(error))
-
-paths = workflow.modifier.path_modifier
-if paths.prefix or paths.modifies_prefixes:
-    raise WorkflowError(
-        "this workflow cannot be a module with a prefix: its paths are those of the CSV, and of its "
-        "configuration. Leave `prefix` and `replace_prefix` out"
-    )
 
 if workflow.is_main_process:
     logger.addFilter(notice)

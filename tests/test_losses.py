@@ -288,6 +288,7 @@ def test_files_can_be_asked_for_by_path_on_a_cluster(done):
     (done.folder / "submit.sh").write_text('bash "$1" >> cluster.log 2>&1\necho 7\n')
     submit = ("--executor", "cluster-generic", "--jobs", "2", "--latency-wait", "2")
     submit += ("--cluster-generic-submit-cmd", "bash submit.sh")
+    submit += ("--seconds-between-status-checks", "1")
     done.options = (*submit, "--workflow-profile", "none")
     (done.folder / "features" / "0.npy").unlink()
     os.utime(done.folder / "videos" / "1.mp4", (time.time() - 7, time.time() - 7))
@@ -311,6 +312,7 @@ def test_files_that_are_seen_late_are_done(workflow, videos, targets):
     (workflow.folder / "submit.sh").write_text(LATE)
     submit = ("--executor", "cluster-generic", "--jobs", "1", "--latency-wait", "30")
     submit += ("--cluster-generic-submit-cmd", "bash submit.sh")
+    submit += ("--seconds-between-status-checks", "1")
     workflow.options = (*submit, "--workflow-profile", "none")
     result = workflow.run(*targets)
     num = len(targets) or 6

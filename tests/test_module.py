@@ -149,10 +149,20 @@ def test_a_setting_of_the_module_is_checked(outer):
     assert "Traceback" not in failed.stderr
 
 
+def test_a_prefix_is_refused(outer):
+    snakefile = outer.folder / SNAKEFILE
+    text = snakefile.read_text()
+    snakefile.write_text(text.replace("module features:\n", 'module features:\n    prefix: "x"\n'))
+    failed = outer.run("-n", check=False)
+    assert failed.returncode == 1
+    assert "this workflow cannot be a module with a prefix" in failed.stdout + failed.stderr
+
+
 def test_its_jobs_run_on_a_cluster(outer):
     """Through an executor whose jobs start Snakemake again, as they do on other nodes."""
     (outer.folder / "submit.sh").write_text('bash "$1" >> cluster.log 2>&1\necho 7\n')
     submit = ("--executor", "cluster-generic", "--jobs", "2", "--latency-wait", "5")
+    submit += ("--seconds-between-status-checks", "1")
     outer.options += (*submit, "--cluster-generic-submit-cmd", "bash submit.sh")
     outer.run()
     assert outer.means() == {"0", "1", "2", "3"}
@@ -190,7 +200,7 @@ def test_it_can_be_deployed_from_a_host_of_repositories(tmp_path, real_weights):
     """With a Git that finds the repository on this disk instead of on the network."""
     clone, bare = tmp_path / "clone", tmp_path / "github" / "someone" / "features.git"
     clone.mkdir()
-    for name in PROJECT:
+    for name in (*PROJECT, ".gitignore"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, clone / name)
     settings = tmp_path / "gitconfig"

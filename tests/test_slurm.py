@@ -153,6 +153,12 @@ def test_a_broken_video_costs_its_own_row_only(slurm, clips):
     assert "2 done, 1 pending in 1 jobs" in slurm.run(*SMALL).stderr
     assert slurm.count("started") == {"0": 1, "1": 1, "broken": 2}
     assert slurm.pending() == {}
+    # By path: one that is not there, beside one that is.
+    (slurm.folder / "features" / "0.npy").unlink()
+    assert (
+        "1 of 1 pending rows done" in slurm.run("features/0.npy", "features/1.npy", *SMALL).stderr
+    )
+    assert slurm.count("started") == {"0": 2, "1": 1, "broken": 2}
 
 
 def start_long_job(slurm: OnSlurm, clips: list[Path], long_clip: Path, *arguments: str):

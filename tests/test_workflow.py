@@ -314,6 +314,7 @@ def run_on_cluster(workflow: Workflow, *arguments: str, **config):
     (workflow.folder / "submit.sh").write_text(SUBMIT)
     request = "{threads} {resources.gpu} {resources.mem_mb} {resources.runtime}"
     cluster = ["--executor", "cluster-generic", "--jobs", "1", "--latency-wait", "1"]
+    cluster += ["--seconds-between-status-checks", "1"]
     cluster += ["--cluster-generic-submit-cmd", f"bash submit.sh {request}"]
     return workflow.run(*cluster, *arguments, **config)
 
@@ -353,6 +354,7 @@ def test_the_profile_for_pbs_asks_for_what_a_job_needs(workflow, clips):
     qsub.chmod(0o755)
     workflow.environment = os.environ | {"PATH": f"{qsub.parent}:{os.environ['PATH']}"}
     workflow.options = ("--profile", "profiles/pbs", "--resources", "gpu=2", "--latency-wait", "1")
+    workflow.options += ("--seconds-between-status-checks", "1")
     workflow.write_rows(*[(clip, f"features/{clip.stem}.npy") for clip in clips])
     workflow.run(minutes_per_video=10)
     assert sorted(workflow.features()) == ["0", "1", "2", "3"]
@@ -625,6 +627,21 @@ def test_the_dry_run_ends_with_what_is_to_do(workflow, clips, tmp_path):
     ]
 
 
+def test_a_dry_run_of_many_rows_lists_the_first_ones_and_says_where_all_of_them_are(workflow):
+    workflow.write_rows(*((f"gone{k}.mp4", f"features/{k}.npy") for k in range(30)))
+    result = workflow.run("-n", videos_per_job=1, results="results/2d")
+    assert result.stderr.count("  ←  ") == 20
+    path = Path(".snakemake") / "pending" / "results-2d.csv"
+    assert f"… and 10 more: all of them are in {path}\n" in result.stderr
+    with open(workflow.folder / path, newline="") as file:
+        listed = [line["feature_path"] for line in csv.DictReader(file)]
+    assert listed == [f"features/{k}.npy" for k in range(30)]
+    told = result.stdout + result.stderr
+    assert told.count(": Extract gone") == 20
+    assert "Of 30 jobs, 20 are listed above\n30 rows: 0 done, 30 pending in 30 jobs" in told
+    assert not (workflow.folder / "results").exists()
+
+
 def test_a_terminal_shows_how_far_the_run_is_and_what_fails(workflow, clips):
     workflow.write_rows(
         *((clip, f"features/{clip.stem}.npy") for clip in clips), ("gone.mp4", "features/gone.npy")
@@ -655,4 +672,5 @@ def test_a_failed_job_is_told_in_a_few_lines(workflow):
     told = result.stdout + result.stderr
     assert "30 failed" in told
     assert "features/" not in told  # each is named by its video, and no more of them than 20
-    assert len(told.splitlines()) < 100
+    assert told.count("FAILED  gone") == 20
+    assert len(told.splitlines()) < 120
