@@ -132,22 +132,23 @@ def test_a_broken_video_costs_its_own_row_whatever_the_profile(workflow, videos,
     assert NOTHING_TO_DO in workflow.run().stderr
 
 
-def test_without_keep_going_the_other_jobs_do_not_run_and_nothing_is_lost(workflow, videos):
-    workflow.options = ("--cores", "1", "--workflow-profile", "none")
-    # One row a job, the first one broken. One core: no other job starts beside it.
-    workflow.config |= {"videos_per_job": 2}
-    videos[0].write_text("not a video")
-    workflow.run("features/5.npy")
-    before = contents(workflow)
-    failed = workflow.run(check=False, interpolation="bicubic")
-    assert failed.returncode == 1
-    now = contents(workflow)
-    assert now.keys() >= before.keys()
-    states = [line["state"] for line in read_manifest(workflow).values()]
-    assert states.count("failed") <= 1
-    assert "done" in states or "pending" in states
-    workflow.run("--keep-going", check=False)
-    assert sorted(workflow.features()) == ["1", "2", "3", "4", "5"]
+def test_without_keep_going_the_other_jobs_do_not_run_and_nothing_is_lost(done):
+    before = contents(done)
+    for k in range(6):
+        (done.folder / "videos" / f"{k}.mp4").write_text("not a video any more")
+    done.options = ("--cores", "1", "--workflow-profile", "none")
+    first = done.run(check=False, videos_per_job=1)
+    assert first.returncode == 1
+    assert "0 of 6 pending rows done, 1 failed, 5 not finished" in first.stderr
+    assert contents(done) == before
+    states = [line["state"] for line in read_manifest(done).values()]
+    assert sorted(states) == ["failed", *["pending"] * 5]
+    every = done.run("--keep-going", check=False, videos_per_job=1)
+    assert "0 of 6 pending rows done, 6 failed, 0 not finished" in every.stderr
+    assert contents(done) == before
+    assert {line["stale"] for line in read_manifest(done).values()} == {
+        "the video has changed since"
+    }
 
 
 def test_retries_do_no_row_twice(done):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -12,7 +13,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import PROJECT, ROOT, RunFolder, Workflow, make_clip, write_csv
+from conftest import (
+    PROJECT,
+    ROOT,
+    RunFolder,
+    Workflow,
+    make_clip,
+    start_session,
+    wait_for,
+    write_csv,
+)
 
 NOTHING_TO_DO = "Nothing to be done"
 SNAKEFILE = Path("examples") / "module" / "Snakefile"
@@ -139,6 +149,24 @@ def test_failed_rows_that_are_left_alone_are_tried_where_they_are_needed(outer):
         assert outer.run(check=False).returncode == 1
     assert outer.count("failed") == {"2": 2}
     assert outer.means() == {"0", "1", "3"}
+
+
+def test_a_run_that_is_stopped_leaves_what_another_one_leaves(outer):
+    long = outer.folder / "demo" / "3.mp4"
+    make_clip(long, seconds=600, size="320x240", rate=5)
+    outer.set("decoders", 1)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = start_session(outer.command(), outer.folder, **quiet)
+    wait_for(lambda: len(list((outer.folder / "demo" / "features").glob("*.npy"))) == 3)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(60) != 0
+    assert outer.manifest().count(",done,") == 3
+    assert list((outer.results / "plan").iterdir()) == []
+    assert list(outer.folder.rglob(".*.claim")) == []
+    make_clip(long, seconds=2, size="160x120")
+    outer.run()
+    assert outer.done() == {str(k): 1 for k in range(4)}
+    assert outer.means() == {"0", "1", "2", "3"}
 
 
 def test_a_setting_of_the_module_is_checked(outer):

@@ -20,10 +20,11 @@ from conftest import ROOT, make_clip, write_csv
 from videofeatures import decoding, pipeline, plan
 from videofeatures.backbones import BACKBONES
 from videofeatures.claims import Claims
+from videofeatures.errors import InputError
 from videofeatures.jobs import Job
 from videofeatures.pipeline import extract_rows
 from videofeatures.plan import PendingRow
-from videofeatures.records import read_records
+from videofeatures.records import Recorder, read_records
 from videofeatures.settings import Settings
 from videofeatures.weights import load_network
 
@@ -351,6 +352,29 @@ def test_a_stale_file_that_cannot_be_replaced_stays_stale(tmp_path, real_clips, 
     assert records.last[str(path)].status == "failed"
     assert "Operation not permitted" in records.last[str(path)].reason
     assert records.of_file(str(path)) is None
+
+
+def test_a_file_that_cannot_be_recorded_does_not_take_its_place(
+    tmp_path, real_clips, real_weights, monkeypatch
+):
+    path = tmp_path / "a.npy"
+    path.write_text("old")
+    row = PendingRow(str(real_clips["bikes"]), str(path), True, plan.FORCED)
+    settings = Settings(backbone="efficientnet_lite0")
+    job = Job("x", settings, str(real_weights), str(tmp_path / "results"), (row,))
+    record = Recorder.record
+
+    def fill_up(self, status, *args, **facts):
+        if status == "done":
+            raise InputError("records cannot be written: No space left on device")
+        record(self, status, *args, **facts)
+
+    monkeypatch.setattr(Recorder, "record", fill_up)
+    with pytest.raises(InputError, match="No space left"):
+        extract_rows(job, num_threads=2)
+    assert path.read_text() == "old"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.npy", "results"]
+    assert read_records(tmp_path / "results").last[str(path)].status == "started"
 
 
 def test_videos_are_decoded_while_the_network_is_loaded(tmp_path, real_weights, monkeypatch):

@@ -69,7 +69,7 @@ class Writer:
         """Write a complete video's file, or record why there is no new one. True if written.
 
         Raises:
-            InputError: the disk is full: there is no use in going on.
+            InputError: a disk is full: there is no use in going on.
         """
         row = video.row
         seconds = time.monotonic() - video.started
@@ -98,6 +98,8 @@ class Writer:
         except VideoError as error:
             self._record_failure(video, str(error), seconds, error.ffmpeg_lines)
             return False
+        except InputError:  # the records cannot be written
+            raise
         except Exception as error:
             self._record_failure(video, f"{type(error).__name__}: {error}", seconds)
             logger.exception("unexpected error in %s", row.video_path)
