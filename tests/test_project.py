@@ -77,3 +77,18 @@ def test_the_container_has_the_pinned_environment():
     (conda,) = re.findall(r"- python=(\S+)", (ENVS / "videofeatures.yaml").read_text())
     assert recipe.startswith("#")
     assert f"FROM python:{conda}-" in recipe
+
+
+def test_the_catalogue_of_workflows_is_told_what_the_readme_says():
+    entry = yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text(encoding="utf-8"))
+    usage = entry["usage"]
+    assert set(usage) == {"mandatory-flags", "software-stack-deployment", "report"}
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    options = re.findall(r"`(--[^`]+)`", usage["mandatory-flags"]["desc"])
+    assert options
+    assert all(f"snakemake {option}" in readme for option in options)
+    # What a rule names is what the catalogue is told that the workflow can be deployed with.
+    rules = "".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
+    deployment = usage["software-stack-deployment"]
+    assert deployment["conda"] == ("conda:" in rules)
+    assert deployment["apptainer"] == ("container:" in rules)
