@@ -82,7 +82,7 @@ def test_the_container_has_the_pinned_environment():
 def test_the_catalogue_of_workflows_is_told_what_the_readme_says():
     entry = yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text(encoding="utf-8"))
     usage = entry["usage"]
-    assert set(usage) == {"mandatory-flags", "software-stack-deployment", "report"}
+    assert set(usage) == {"mandatory-flags", "software-stack-deployment"}
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     options = re.findall(r"`(--[^`]+)`", usage["mandatory-flags"]["desc"])
     assert options
