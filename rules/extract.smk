@@ -32,7 +32,7 @@ rule extract:
         python=PYTHON,
         script=SCRIPTS / "extract.py",
         job=str(jobs.job_path(config["results"], "{job}")),
-        rows=lambda wildcards: jobs.describe_job(RUN.find_job(wildcards.job)),
+        rows=lambda wildcards: RUN.describe_job(wildcards.job),
     message:
         "Extract {params.rows}"
     shell:

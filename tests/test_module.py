@@ -131,6 +131,8 @@ def test_a_broken_video_costs_what_depends_on_it_and_nothing_else(outer):
 
 def test_only_what_is_asked_for_is_done(outer):
     (outer.folder / "demo" / "2.mp4").write_text("not a video")
+    listed = outer.run("-n", "demo/means/0.npy", "demo/means/3.npy")
+    assert "Extract 2 videos, 0.mp4 … 3.mp4" in listed.stdout + listed.stderr
     asked = outer.run("demo/means/0.npy", "demo/means/3.npy")
     assert "2 of 2 pending rows done, 0 failed" in asked.stderr
     assert outer.done() == {"0": 1, "3": 1}

@@ -70,6 +70,8 @@ def stage(tmp_path, monkeypatch) -> Stage:
 def test_all_planned_jobs_can_be_asked_for(stage):
     asked = stage.run.ask_for_all()
     assert asked == [str(jobs.end_path("results", job.name)) for job in stage.planned]
+    stage.run.ask_for("features/b.npy")
+    assert stage.run.describe_job(stage.planned[0].name) == "2 videos, a.mp4 … b.mp4"
     stage.run.start()
     assert stage.rows() == [["a", "b"], ["c", "d"]]
 
@@ -77,6 +79,8 @@ def test_all_planned_jobs_can_be_asked_for(stage):
 def test_a_row_that_nobody_asks_for_is_left_out_of_its_job(stage):
     for path in ("features/b.npy", "./features//b.npy", str(stage.folder / "features" / "b.npy")):
         assert stage.run.ask_for(path) == str(jobs.end_path("results", stage.planned[0].name))
+    assert stage.run.describe_job(stage.planned[0].name) == "b.mp4"
+    assert stage.run.describe_job(stage.planned[1].name) == "2 videos, c.mp4 … d.mp4"
     stage.run.start()
     assert stage.rows() == [["b"]]
 

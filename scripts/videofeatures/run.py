@@ -63,6 +63,12 @@ class Run:
             job = self._job_named.setdefault(name, jobs.read_job(path))
         return job
 
+    def describe_job(self, name: str) -> str:
+        """What the job of this name works on, as far as it is asked for by now."""
+        job = self.find_job(name)
+        asked = None if self._is_all_asked else self._leave_out(job)
+        return jobs.describe_job(asked or job)
+
     @cached_property
     def _job_named(self) -> dict[str, Job]:
         return {job.name: job for job in (*self.jobs, *self._on_demand)}
@@ -137,12 +143,13 @@ class Run:
         leave_manifest(self._config)
 
     def _asked_jobs(self, planned: Sequence[Job], whole: bool) -> list[Job]:
-        asked = []
-        for job in planned:
-            rows = [row for row in job.rows if os.path.abspath(row.feature_path) in self._asked]
-            if rows:
-                asked.append(job if whole else job._replace(rows=tuple(rows)))
-        return asked
+        asked = [(job, self._leave_out(job)) for job in planned]
+        return [job if whole else some for job, some in asked if some is not None]
+
+    def _leave_out(self, job: Job) -> Job | None:
+        """A job without the rows that nobody has asked for, or None if that leaves none."""
+        rows = [row for row in job.rows if os.path.abspath(row.feature_path) in self._asked]
+        return job._replace(rows=tuple(rows)) if rows else None
 
     def end(self, *, latency_seconds: float = 0) -> None:
         """Remove what the jobs needed, and say what was done and what was not. Counts once, and
