@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import imageio_ffmpeg
 import numpy as np
+import psutil
 import pytest
 
 from conftest import ROOT, Workflow, make_clip, start_session, wait_for
@@ -345,3 +348,80 @@ def test_a_disk_whose_clock_is_behind_loses_no_file_that_was_asked_for(workflow,
     assert "older modification time" in failed.stderr
     assert list(workflow.features()) == ["0"]
     assert "features/0.npy" not in workflow.pending()
+
+
+def is_running(folder: Path) -> bool:
+    """Whether a job of a run in this folder is still there."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            is_job = any(part.endswith("extract.py") for part in process.cmdline())
+            if is_job and process.cwd() == str(folder):
+                return True
+    return False
+
+
+class Books:
+    """What was seen of the feature files, to be compared with what is there later."""
+
+    def __init__(self, workflow: Workflow):
+        self.workflow = workflow
+        self.seen: set[str] = set()
+        self.interpolation_of: dict[tuple[str, bytes], str] = {}
+
+    def check(self) -> None:
+        """Every file that was there is there, is complete, and was made with what the records say:
+        they never change their mind."""
+        found = self.workflow.features()  # each can be read
+        assert found.keys() >= self.seen
+        self.seen = set(found)
+        known = made_with(self.workflow)
+        assert known.keys() == self.seen
+        for name, content in contents(self.workflow).items():
+            interpolation = known[Path(name).stem] if name.endswith(".npy") else ""
+            assert self.interpolation_of.setdefault((name, content), interpolation) == interpolation
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_no_schedule_of_changes_kills_and_profiles_loses_a_feature(workflow, videos, clips, seed):
+    rng = random.Random(seed)
+    books = Books(workflow)
+    workflow.config |= {"videos_per_job": 2}
+    options = workflow.options
+    broken: set[Path] = set()
+    for _ in range(8):
+        video = rng.choice(videos)
+        match rng.choice(["break", "touch", "run", "kill", "kill"]):
+            case "break":
+                video.write_text("not a video")
+                broken.add(video)
+                continue
+            case "touch":
+                os.utime(video, (time.time() - rng.random() * 100,) * 2)
+                continue
+            case what:
+                pass
+        targets = [f"features/{k}.npy" for k in rng.sample(range(6), 2)]
+        workflow.options = (*options, *rng.choice([*PROFILES.values(), ("--retries", "1")]))
+        command = workflow.command(
+            *rng.choice([(), targets]),
+            *rng.choice([(), ("-F",), ("--keep-going",)]),
+            "--rerun-incomplete",
+            interpolation=rng.choice(["bilinear", "bicubic", "area"]),
+        )
+        process = start_session(command, workflow.folder, **QUIET)
+        if what == "kill":
+            time.sleep(1.5 + 2 * rng.random())
+            number = rng.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+            (os.kill if rng.random() < 0.4 else os.killpg)(process.pid, number)
+        status = process.wait(120)
+        assert what == "kill" or broken or status == 0
+        wait_for(lambda: not is_running(workflow.folder))  # a job that outlived its run
+        books.check()
+    for video in broken:
+        video.write_bytes(clips[0].read_bytes())
+    workflow.options = options
+    workflow.run()
+    books.check()
+    assert len(books.seen) == 6
+    assert workflow.pending() == {}
+    wait_for(lambda: not [*workflow.folder.rglob("*.claim")])
