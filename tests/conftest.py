@@ -173,6 +173,11 @@ class RunFolder:
         """All lines of all processes."""
         return [entry for entries in self.records_by_process() for entry in entries]
 
+    def manifest(self) -> dict[str, dict[str, str]]:
+        """The lines of the manifest, by the stem of each feature file."""
+        with open(self.results / "manifest.csv", newline="") as file:
+            return {Path(line["feature_path"]).stem: line for line in csv.DictReader(file)}
+
     def count(self, status: str) -> Counter[str]:
         """How often this was recorded of each row, by the stem of its feature file."""
         entries = [entry for entry in self.records() if entry["status"] == status]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import os
 import random
 import signal
@@ -66,11 +65,6 @@ def contents(workflow: Workflow) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (workflow.folder / "features").iterdir()}
 
 
-def read_manifest(workflow: Workflow) -> dict[str, dict[str, str]]:
-    with open(workflow.folder / "results" / "manifest.csv", newline="") as file:
-        return {Path(line["feature_path"]).stem: line for line in csv.DictReader(file)}
-
-
 def made_with(workflow: Workflow) -> dict[str, str]:
     """The interpolation that each feature file was made with, by the records."""
     records = read_records(workflow.folder / "results")
@@ -88,7 +82,7 @@ def test_a_job_that_cannot_start_leaves_all_features_where_they_are(done, profil
     failed = done.run(check=False, frame_rate=2, device="cuda")
     assert failed.returncode == 1
     assert contents(done) == before
-    lines = read_manifest(done).values()
+    lines = done.manifest().values()
     assert {(line["state"], line["stale"]) for line in lines} == {
         ("pending", "made with other settings (frame_rate: 1 → 2)")
     }
@@ -111,7 +105,7 @@ def test_an_ffmpeg_that_fails_leaves_the_features_of_changed_videos(done, profil
     assert failed.returncode == 1
     assert "Traceback" not in failed.stderr
     assert contents(done) == before
-    lines = list(read_manifest(done).values())
+    lines = list(done.manifest().values())
     assert [line["state"] for line in lines] == [state] * 3 + ["done"] * 3
     assert {line["stale"] for line in lines[:3]} == {"the video has changed since"}
     done.environment = None
@@ -144,14 +138,12 @@ def test_without_keep_going_the_other_jobs_do_not_run_and_nothing_is_lost(done):
     assert first.returncode == 1
     assert "0 of 6 pending rows done, 1 failed, 5 not finished" in first.stderr
     assert contents(done) == before
-    states = [line["state"] for line in read_manifest(done).values()]
+    states = [line["state"] for line in done.manifest().values()]
     assert sorted(states) == ["failed", *["pending"] * 5]
     every = done.run("--keep-going", check=False, videos_per_job=1)
     assert "0 of 6 pending rows done, 6 failed, 0 not finished" in every.stderr
     assert contents(done) == before
-    assert {line["stale"] for line in read_manifest(done).values()} == {
-        "the video has changed since"
-    }
+    assert {line["stale"] for line in done.manifest().values()} == {"the video has changed since"}
 
 
 def test_retries_do_no_row_twice(done):
@@ -322,7 +314,7 @@ def test_files_that_are_seen_late_are_done(workflow, videos, targets):
     num = len(targets) or 6
     assert f"{num} of {num} pending rows done, 0 failed, 0 not finished" in result.stderr
     assert "cannot be seen" not in result.stderr
-    assert [line["state"] for line in read_manifest(workflow).values()].count("done") == num
+    assert [line["state"] for line in workflow.manifest().values()].count("done") == num
     assert workflow.count("done") == {str(k): 1 for k in range(num)}
 
 

@@ -63,7 +63,7 @@ class Outer(Workflow):
         """How often each row was done."""
         return dict(self.count("done"))
 
-    def manifest(self) -> str:
+    def manifest_text(self) -> str:
         return (self.results / "manifest.csv").read_text()
 
 
@@ -82,7 +82,7 @@ def test_features_are_made_for_the_rules_that_need_them(outer):
     with np.load(outer.folder / "demo" / "means.npz") as file:
         assert file["vectors"].shape == (4, 1280)
     # What hangs on no hook of this workflow: jobs have what they need, and leave nothing.
-    assert outer.manifest().count(",done,") == 4
+    assert outer.manifest_text().count(",done,") == 4
     assert list((outer.results / "plan").iterdir()) == []
     assert list(outer.folder.rglob(".*.claim")) == []
     assert "not present when the DAG was created" not in first.stderr
@@ -122,7 +122,7 @@ def test_a_broken_video_costs_what_depends_on_it_and_nothing_else(outer):
     assert outer.run(check=False).returncode == 1
     assert outer.means() == {"0", "1", "3"}
     assert outer.done() == {"0": 1, "1": 1, "3": 1}
-    assert ",failed,Invalid data found" in outer.manifest()
+    assert ",failed,Invalid data found" in outer.manifest_text()
     make_clip(outer.folder / "demo" / "2.mp4", seconds=2, size="160x120")
     outer.run()
     assert outer.means() == {"0", "1", "2", "3"}
@@ -162,7 +162,7 @@ def test_a_run_that_is_stopped_leaves_what_another_one_leaves(outer):
     wait_for(lambda: len(list((outer.folder / "demo" / "features").glob("*.npy"))) == 3)
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(60) != 0
-    assert outer.manifest().count(",done,") == 3
+    assert outer.manifest_text().count(",done,") == 3
     assert list((outer.results / "plan").iterdir()) == []
     assert list(outer.folder.rglob(".*.claim")) == []
     make_clip(long, seconds=2, size="160x120")

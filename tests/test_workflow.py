@@ -226,10 +226,10 @@ def test_a_video_that_cannot_be_done_any_more_leaves_its_features_where_they_are
     why = "the video has changed since (failed before: Invalid data found"
     assert list(done.pending()) == ["features/1.npy"]
     assert why in done.pending()["features/1.npy"]
-    line = read_manifest(done)["1"]
+    line = done.manifest()["1"]
     assert (line["state"], line["stale"]) == ("failed", "the video has changed since")
     assert line["reason"].startswith("Invalid data found")
-    assert {line["stale"] for name, line in read_manifest(done).items() if name != "1"} == {""}
+    assert {line["stale"] for name, line in done.manifest().items() if name != "1"} == {""}
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
@@ -480,11 +480,6 @@ def test_random_weights_work_and_warn(workflow, clips):
     assert list(pending.values()) == [f"{clips[0]}: made with other weights (random → 57934424)"]
 
 
-def read_manifest(workflow: Workflow) -> dict[str, dict[str, str]]:
-    with open(workflow.folder / "results" / "manifest.csv", newline="") as file:
-        return {Path(line["feature_path"]).stem: line for line in csv.DictReader(file)}
-
-
 def test_the_manifest_has_the_state_of_every_row(workflow, own_clips):
     own_clips[1].write_text("not a video")
     rows = [(f"clips/{clip.name}", f"features/{clip.stem}.npy") for clip in own_clips]
@@ -492,7 +487,7 @@ def test_the_manifest_has_the_state_of_every_row(workflow, own_clips):
     result = workflow.run(check=False)
     counts = "3 done, 1 failed, 1 missing, 0 pending: results/manifest.csv lists every row"
     assert counts in result.stderr
-    found = read_manifest(workflow)
+    found = workflow.manifest()
     assert [line["state"] for line in found.values()] == [
         "done",
         "failed",
@@ -519,13 +514,13 @@ def test_the_manifest_can_be_made_at_any_time(done):
     before = done.state()
     told = make_manifest(done, "backbone=efficientnet_lite0")
     assert told.stdout.startswith("3 done, 0 failed, 0 missing, 1 pending"), told.stderr
-    assert read_manifest(done)["2"]["reason"] == "no feature file"
+    assert done.manifest()["2"]["reason"] == "no feature file"
     after = done.state()
     assert after.pop("results/manifest.csv")
     assert after == before
     # What it says is about this configuration.
     assert make_manifest(done, "backbone=resnet152").stdout.startswith("0 done")
-    assert "made with other settings" in read_manifest(done)["1"]["reason"]
+    assert "made with other settings" in done.manifest()["1"]["reason"]
     wrong = make_manifest(done, "colour=blue")
     assert (wrong.returncode, wrong.stderr.count("no key `colour`")) == (2, 1)
     nothing = make_manifest(done, "--configfile", "nothing.yaml")
@@ -543,10 +538,10 @@ def test_an_interrupted_run_leaves_a_manifest(workflow, clips, tmp_path):
     process = start_session(workflow.command(decoders=1), workflow.folder, **quiet)
     wait_for(lambda: (workflow.folder / "features" / "3.npy").exists())
     # It is there from the start, in case that it is killed.
-    assert {line["state"] for line in read_manifest(workflow).values()} == {"pending"}
+    assert {line["state"] for line in workflow.manifest().values()} == {"pending"}
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(60) != 0
-    states = {name: line["state"] for name, line in read_manifest(workflow).items()}
+    states = {name: line["state"] for name, line in workflow.manifest().items()}
     assert states == {"0": "done", "1": "done", "2": "done", "3": "done", "long": "pending"}
 
 
@@ -579,7 +574,7 @@ def test_a_truncated_video_fails_unless_it_is_to_be_kept(workflow, own_clips):
     assert "s of 5 s: truncated" in failed.stderr
     workflow.run(truncated="keep")
     assert len(workflow.features()["cut"]) < 4
-    assert "truncated" in read_manifest(workflow)["cut"]["reason"]
+    assert "truncated" in workflow.manifest()["cut"]["reason"]
     assert workflow.pending() == {}
 
 
@@ -594,7 +589,7 @@ def test_two_snakemakes_in_one_folder_share_the_rows(workflow, clips):
     assert [process.wait(120) for process in processes] == [0, 0]
     assert len(workflow.features()) == 20
     assert set(workflow.count("started").values()) == {1}
-    assert {line["state"] for line in read_manifest(workflow).values()} == {"done"}
+    assert {line["state"] for line in workflow.manifest().values()} == {"done"}
     no_leftovers(workflow)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import glob
-import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TextIO
 
 from videofeatures.errors import InputError
 from videofeatures.rows import COLUMNS, Row, problems_of
-from videofeatures.storage import replace_file
+from videofeatures.storage import replace_text
 
 VIDEO_SUFFIXES = (
     ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".gif", ".ivf", ".m2ts", ".m4v",
@@ -148,10 +147,7 @@ def make_rows(
 
 def write_rows(csv_path: str, rows: Sequence[Row]) -> None:
     """Write a CSV. Raises OSError."""
-    with replace_file(csv_path) as file:
-        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-        writer = csv.writer(text)
+    with replace_text(csv_path) as file:
+        writer = csv.writer(file)
         writer.writerow(COLUMNS)
         writer.writerows(rows)
-        text.flush()
-        text.detach()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from videofeatures.plan import PendingRow, find_pending, has_failed, read_inputs
 from videofeatures.records import Record, Records, read_records
 from videofeatures.rows import Row
 from videofeatures.settings import Settings
-from videofeatures.storage import replace_file
+from videofeatures.storage import replace_text
 from videofeatures.weights import Weights, find_weights
 
 STATES = ("done", "failed", "missing", "pending")
@@ -54,15 +53,13 @@ def write_manifest(config: dict[str, Any]) -> Counter:
     records = read_records(config["results"])
     pending = {r.feature_path: r for r in find_pending(rows, records, settings, weights)}
     counts: Counter = Counter()
-    with replace_file(manifest_path(config["results"]), tidy=True) as file:
-        text = io.TextIOWrapper(file, encoding="utf-8", newline="", errors="surrogateescape")
-        writer = csv.DictWriter(text, COLUMNS)
+    path = manifest_path(config["results"])
+    with replace_text(path, tidy=True, errors="surrogateescape") as file:
+        writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         for line in _lines(rows, pending, records, settings, weights):
             writer.writerow(line)
             counts[line["state"]] += 1
-        text.flush()
-        text.detach()
     return counts
 
 

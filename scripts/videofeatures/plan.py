@@ -6,7 +6,6 @@ Looks at the disk and the records once; changes nothing.
 from __future__ import annotations
 
 import csv
-import io
 import json
 import os
 import stat
@@ -21,7 +20,7 @@ from videofeatures.errors import InputError
 from videofeatures.records import Record, Records
 from videofeatures.rows import Row, read_rows
 from videofeatures.settings import Settings, config_problems
-from videofeatures.storage import replace_file
+from videofeatures.storage import replace_text
 from videofeatures.weights import RANDOM, Weights
 
 MISSING = "no feature file"
@@ -219,14 +218,11 @@ def list_pending(pending: Sequence[PendingRow], max_shown: int, path: Path) -> l
     lines = [str(row) for row in pending[:max_shown]]
     num_more = f"… and {len(pending) - max_shown:,} more"
     try:
-        with replace_file(path) as file:
-            text = io.TextIOWrapper(file, encoding="utf-8", newline="", errors="surrogateescape")
-            writer = csv.writer(text)
+        with replace_text(path, errors="surrogateescape") as file:
+            writer = csv.writer(file)
             writer.writerow(PENDING_COLUMNS)
             for row in pending:
                 writer.writerow([row.video_path, row.feature_path, row.why, row.failure])
-            text.flush()
-            text.detach()
     except OSError as error:
         return [*lines, f"{num_more} ({path}: {error.strerror})"]
     return [*lines, f"{num_more}: all of them are in {path}"]

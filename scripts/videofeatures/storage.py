@@ -9,8 +9,9 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BufferedRandom, BufferedReader, TextIOWrapper
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TextIO
 
 import numpy as np
 
@@ -20,16 +21,14 @@ FORGOTTEN_SECONDS = 3600
 HASH_DIGITS = 16
 """Of a file's SHA-256 that are kept, to tell it from another file of the same row."""
 
-HASH_BLOCK_BYTES = 1 << 20
-
 
 @contextmanager
 def replace_file(
     path: str | os.PathLike,
     *,
     tidy: bool = False,
-    before: Callable[[IO[bytes]], None] | None = None,
-) -> Iterator[IO[bytes]]:
+    before: Callable[[BufferedRandom], None] | None = None,
+) -> Iterator[BufferedRandom]:
     """Open a temporary file beside `path`, which takes its place when the block ends well.
 
     Folders are made. The name is short and its own, so that long names and two writers
@@ -62,13 +61,26 @@ def replace_file(
         raise
 
 
-def hash_content(file: IO[bytes]) -> str:
+@contextmanager
+def replace_text(
+    path: str | os.PathLike, *, tidy: bool = False, errors: str = "strict"
+) -> Iterator[TextIO]:
+    """`replace_file` for text in UTF-8, whose line ends stay as they are written, as `csv` wants.
+
+    Args:
+        errors: what becomes of names that are not UTF-8, as for `open`.
+    """
+    with replace_file(path, tidy=tidy) as file:
+        text = TextIOWrapper(file, encoding="utf-8", newline="", errors=errors)
+        yield text
+        text.flush()
+        text.detach()
+
+
+def hash_content(file: BufferedReader | BufferedRandom) -> str:
     """Start of the SHA-256 of a whole file that is open for reading."""
     file.seek(0)
-    digest = hashlib.sha256()
-    while block := file.read(HASH_BLOCK_BYTES):
-        digest.update(block)
-    return digest.hexdigest()[:HASH_DIGITS]
+    return hashlib.file_digest(file, "sha256").hexdigest()[:HASH_DIGITS]
 
 
 def hash_file(path: str | os.PathLike) -> str | None:
@@ -107,7 +119,7 @@ def write_features(
     timestamps: np.ndarray,
     provenance: dict[str, Any],
     *,
-    announce: Callable[[str], None] | None = None,
+    before: Callable[[BufferedRandom], None] | None = None,
 ) -> None:
     """Write one video's features. A file that is there stays until the new one takes its place.
 
@@ -118,14 +130,8 @@ def write_features(
         timestamps: (rows,), float64, seconds from the container's zero to the middle of
             what each row saw.
         provenance: what made the features, as JSON can hold it.
-        announce: called with the hash of the new file (see `hash_file`) just before it takes its
-            place.
+        before: see `replace_file`.
     """
-
-    def before(file: IO[bytes]) -> None:
-        if announce:
-            announce(hash_content(file))
-
     if len(features) != len(timestamps):
         raise ValueError(f"{len(features)} features and {len(timestamps)} timestamps")
     with replace_file(path, before=before) as file:

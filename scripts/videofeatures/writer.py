@@ -15,7 +15,7 @@ from videofeatures.errors import InputError, VideoError
 from videofeatures.gather import Video
 from videofeatures.jobs import Job
 from videofeatures.records import Recorder
-from videofeatures.storage import write_features
+from videofeatures.storage import hash_content, write_features
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class Writer:
                 features,
                 timestamps,
                 self._provenance(video),
-                announce=lambda file_hash: self._record_done(video, features, seconds, file_hash),
+                before=lambda file: self._record_done(video, features, seconds, hash_content(file)),
             )
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
