@@ -40,7 +40,7 @@ test-slurm: .venv/installed-dev
 		|| { apt-get update --quiet=2; DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 \
 			--yes --no-install-recommends slurm-wlm munge > /dev/null; } \
 		|| echo "SLURM could not be installed"
-	.venv/bin/python -m pytest -m slurm tests/test_slurm.py
+	.venv/bin/python -m pytest -m slurm tests/end_to_end/test_slurm.py
 
 # The report, opened in Chromium, which is installed as SLURM is.
 test-browser: .venv/installed-dev
@@ -49,7 +49,7 @@ test-browser: .venv/installed-dev
 		|| { apt-get update --quiet=2; DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 \
 			--yes --no-install-recommends chromium fonts-dejavu-core > /dev/null; } \
 		|| echo "Chromium could not be installed"
-	.venv/bin/python -m pytest -m browser tests/test_report_in_browser.py
+	.venv/bin/python -m pytest -m browser tests/end_to_end/test_report_in_browser.py
 
 lint: .venv/installed-dev
 	.venv/bin/ruff check .

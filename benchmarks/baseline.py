@@ -22,15 +22,15 @@ from torch.utils.data import DataLoader, Dataset
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
-from videofeatures.backbones import BACKBONES, Backbone
-from videofeatures.probing import probe_video, resized_size
-from videofeatures.rows import read_rows
-from videofeatures.weights import load_network
+from videofeatures.decoding.probe import probe_video, resized_size
+from videofeatures.networks.backbones import BACKBONES, Backbone
+from videofeatures.networks.weights import load_network
+from videofeatures.planning.rows import read_rows
 
 BATCH_SIZE = 64
 
 
-class Videos(Dataset):
+class Collection(Dataset):
     """Whole videos, (frames, 3, height, width), float32, 0 to 255."""
 
     def __init__(self, csv: str, backbone: Backbone):
@@ -84,7 +84,7 @@ def main() -> None:
     loaded = time.time()
     num_features = 0
     # One video a batch, as there: the copy leaves pixels in the order of (3, height, width).
-    loader = DataLoader(Videos(args.csv, backbone), batch_size=1, num_workers=args.workers)
+    loader = DataLoader(Collection(args.csv, backbone), batch_size=1, num_workers=args.workers)
     for (feature_path,), (frames,) in loader:
         batches = preprocess(frames, backbone).split(BATCH_SIZE)
         features = torch.cat([normalize(network(batch.to(device)), dim=1) for batch in batches])

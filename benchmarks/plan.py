@@ -27,12 +27,12 @@ from process import Run, run
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
-from videofeatures.jobs import cut_into_jobs, write_job
-from videofeatures.plan import find_pending
+from videofeatures.networks.weights import find_weights
+from videofeatures.planning.jobs import cut_into_jobs, write_job
+from videofeatures.planning.plan import find_pending
+from videofeatures.planning.rows import read_rows
 from videofeatures.records import Recorder, read_records
-from videofeatures.rows import read_rows
 from videofeatures.settings import Settings
-from videofeatures.weights import find_weights
 
 ROOT = Path(__file__).parents[1]
 PROJECT = ("Snakefile", "rules", "scripts", "config", "profiles")

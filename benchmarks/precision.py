@@ -20,8 +20,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 from fetch_clips import fetch_clips
-from videofeatures.backbones import BACKBONES
-from videofeatures.network import (
+from videofeatures.decoding.frames import iter_frames
+from videofeatures.decoding.probe import probe_video, resized_size
+from videofeatures.networks.backbones import BACKBONES
+from videofeatures.networks.network import (
     DTYPES,
     Network,
     choose_batch_size,
@@ -29,9 +31,7 @@ from videofeatures.network import (
     choose_dtype,
     is_slow,
 )
-from videofeatures.probing import probe_video, resized_size
-from videofeatures.video import iter_frames
-from videofeatures.weights import find_weights, prepare_weights
+from videofeatures.networks.weights import find_weights, prepare_weights
 
 NAME = "efficientnet_lite0"
 FRAME_RATE = 6

@@ -42,9 +42,10 @@ from precision import measure as measure_precisions
 from process import Run, run
 
 from fetch_clips import fetch_clips
-from videofeatures.backbones import BACKBONES, Backbone
-from videofeatures.fusing import JoinedConvolution, can_join
-from videofeatures.network import (
+from videofeatures.decoding.probe import probe_video, resized_size
+from videofeatures.networks.backbones import BACKBONES, Backbone
+from videofeatures.networks.fused import FusedConv, is_onednn_supported
+from videofeatures.networks.network import (
     DTYPES,
     Network,
     choose_batch_size,
@@ -52,9 +53,8 @@ from videofeatures.network import (
     choose_dtype,
     is_slow,
 )
-from videofeatures.probing import probe_video, resized_size
-from videofeatures.rows import read_rows
-from videofeatures.weights import find_weights, prepare_weights
+from videofeatures.networks.weights import find_weights, prepare_weights
+from videofeatures.planning.rows import read_rows
 
 ROOT = Path(__file__).parents[1]
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
@@ -228,8 +228,8 @@ def peak_gflops(network: Network) -> float:
     where = (network.device, network.dtype)
     convolution = convolution.to(*where).to(memory_format=torch.channels_last)
     layer: torch.nn.Module = convolution
-    if network.device.type == "cpu" and can_join(network.dtype):
-        layer = JoinedConvolution(convolution, "none")
+    if network.device.type == "cpu" and is_onednn_supported(network.dtype):
+        layer = FusedConv(convolution, "none")
     x = torch.rand(1, channels, side, side).to(*where, memory_format=torch.channels_last)
     rates = []
     with torch.inference_mode():

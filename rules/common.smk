@@ -55,15 +55,16 @@ ROOT = find_root()
 SCRIPTS = ROOT / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from videofeatures import jobs, plan
-from videofeatures.errors import InputError
-from videofeatures.estimate import estimate
-from videofeatures.progress import Display
+from videofeatures.planning import jobs
+from videofeatures.planning import plan
+from videofeatures.errors import UserError
+from videofeatures.planning.estimate import estimate
+from videofeatures.monitoring.progress import Display
 from videofeatures.records import read_records
-from videofeatures.rows import FEATURE_SUFFIXES
-from videofeatures.run import Run
+from videofeatures.planning.rows import FEATURE_SUFFIXES
+from videofeatures.workflow.run import Run
 from videofeatures.settings import parse_values
-from videofeatures.weights import find_weights
+from videofeatures.networks.weights import find_weights
 
 # Threads of a job on a cluster, where a run has no number of cores to share out.
 CLUSTER_THREADS = 8
@@ -224,7 +225,7 @@ def get_end_mark(wildcards):
     """
     try:
         needed = RUN.ask_for(wildcards.feature_path)
-    except InputError as error:
+    except UserError as error:
         # Without such an input, this rule makes no such file, and others may.
         return str(error)
     return sourcecache_entry(needed or ancient(config["videos"]), "its job")
@@ -308,7 +309,7 @@ try:
         RUN, WEIGHTS = plan_run()
     else:
         RUN, WEIGHTS = Run(config, [], [], say, DISPLAY), None
-except InputError as error:
+except UserError as error:
     raise WorkflowError(str(error))
 
 if workflow.is_main_process:

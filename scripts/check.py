@@ -15,7 +15,7 @@ from videofeatures.command_line import read_config
 def main() -> int:
     """Exit status: 0 ready, 1 something is to be done."""
     config = read_config(__doc__.splitlines()[0])
-    from videofeatures.checks import check_all  # after what can be said at once
+    from videofeatures.workflow.checks import check_all  # after what can be said at once
 
     num_problems = 0
     for finding in check_all(config):

@@ -15,16 +15,16 @@ from dataclasses import fields
 from typing import Any
 
 from videofeatures import log
-from videofeatures.backbones import BACKBONES
-from videofeatures.claims import tidy_up
-from videofeatures.errors import InputError
-from videofeatures.jobs import Job, cut_into_jobs, read_job
-from videofeatures.manifest import leave_manifest
-from videofeatures.plan import describe, find_pending, read_inputs, split_failed
-from videofeatures.progress import Display
+from videofeatures.errors import UserError
+from videofeatures.extraction.claims import remove_abandoned_claims
+from videofeatures.monitoring.progress import Display
+from videofeatures.networks.backbones import BACKBONES
+from videofeatures.networks.weights import find_weights, prepare_weights
+from videofeatures.planning.jobs import Job, cut_into_jobs, read_job
+from videofeatures.planning.plan import describe, find_pending, read_inputs, split_failed
 from videofeatures.records import read_records
+from videofeatures.report.manifest import try_write_manifest
 from videofeatures.settings import Settings
-from videofeatures.weights import find_weights, prepare_weights
 
 BACKBONE_OF_TYPE = {"2d": "resnet152", "3d": "resnext101"}
 
@@ -113,7 +113,7 @@ def plan_by_hand(config: dict[str, Any]) -> Job | None:
     """One job of all pending rows of a CSV, or None if there is nothing to do.
 
     Raises:
-        InputError: what is wrong with the options, the CSV or the weights.
+        UserError: what is wrong with the options, the CSV or the weights.
     """
     settings, rows = read_inputs(config)
     weights = find_weights(config["backbone"], config["weights"])
@@ -164,11 +164,11 @@ def main(arguments: list[str] | None = None) -> int:
         job = read_job(args.job) if config is None else plan_by_hand(config)
         if job is not None:
             # torch is imported only when there is something to compute.
-            from videofeatures.pipeline import extract_rows
+            from videofeatures.extraction.pipeline import extract_rows
 
             num_failed = extract_rows(job, num_threads=args.threads, display=display)
             status = 1 if num_failed else 0
-    except InputError as error:
+    except UserError as error:
         logger.error("%s", error)
         status = 2
     except KeyboardInterrupt as error:
@@ -182,9 +182,9 @@ def main(arguments: list[str] | None = None) -> int:
             len(job.rows),
         )
     if config and job:
-        tidy_up(row.feature_path for row in job.rows)
+        remove_abandoned_claims(row.feature_path for row in job.rows)
     if config and (job or not status):
-        logger.info("%s", leave_manifest(config))
+        logger.info("%s", try_write_manifest(config))
     return status
 
 

@@ -11,9 +11,9 @@ import argparse
 import os
 import sys
 
-from videofeatures.collection import VIDEO_SUFFIXES, find_videos, make_rows, write_rows
-from videofeatures.errors import InputError
-from videofeatures.rows import FEATURE_SUFFIXES, Row, read_rows
+from videofeatures.errors import UserError
+from videofeatures.planning.collection import VIDEO_SUFFIXES, find_videos, make_rows, write_rows
+from videofeatures.planning.rows import FEATURE_SUFFIXES, Row, read_rows
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -46,13 +46,13 @@ def check_nothing_is_lost(csv_path: str, rows: list[Row]) -> int:
     """How many rows a CSV has already.
 
     Raises:
-        InputError: some of them would be lost, or it is no CSV of ours.
+        UserError: some of them would be lost, or it is no CSV of ours.
     """
     if not os.path.exists(csv_path):
         return 0
     before = read_rows(csv_path)
     if lost := sorted(set(before) - set(rows)):
-        raise InputError(
+        raise UserError(
             f"{csv_path}: rows would be lost, {len(lost)} in all, such as {lost[0].video_path} → "
             f"{lost[0].feature_path}. `--overwrite` drops them; `--csv` names another file"
         )
@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         num_before = 0 if args.overwrite else check_nothing_is_lost(args.csv, rows)
         write_rows(args.csv, rows)
-    except InputError as error:
+    except UserError as error:
         print(error, file=sys.stderr)
         return 2
     except OSError as error:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from videofeatures.command_line import print_what_is_made, read_config
-from videofeatures.manifest import describe_counts, write_manifest
+from videofeatures.command_line import read_config, run_and_print
+from videofeatures.report.manifest import describe_counts, write_manifest
 
 
 def make(config: dict[str, Any]) -> str:
@@ -20,4 +20,4 @@ def make(config: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(print_what_is_made(make, read_config(__doc__.splitlines()[0])))
+    sys.exit(run_and_print(make, read_config(__doc__.splitlines()[0])))

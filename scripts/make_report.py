@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from videofeatures.command_line import print_what_is_made, read_config
+from videofeatures.command_line import read_config, run_and_print
 
 
 def make(config: dict[str, Any]) -> str:
@@ -21,5 +21,5 @@ def make(config: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    status = print_what_is_made(make, read_config(__doc__.splitlines()[0]))
+    status = run_and_print(make, read_config(__doc__.splitlines()[0]))
     os._exit(status)  # a thread that waits for a disk must not keep the process

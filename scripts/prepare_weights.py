@@ -7,9 +7,9 @@ import logging
 import sys
 from pathlib import Path
 
-from videofeatures.errors import InputError
+from videofeatures.errors import UserError
 from videofeatures.log import start_logging
-from videofeatures.weights import find_weights, prepare_weights
+from videofeatures.networks.weights import find_weights, prepare_weights
 
 logger = logging.getLogger("prepare_weights")
 
@@ -26,8 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         path = prepare_weights(find_weights(args.backbone, args.weights))
         if path != args.output:
-            raise InputError(f"{args.weights}: has changed while the run started. Start it again")
-    except InputError as error:
+            raise UserError(f"{args.weights}: has changed while the run started. Start it again")
+    except UserError as error:
         logger.error("%s", error)
         return 2
     logger.info("weights ready: %s", path)

@@ -22,8 +22,8 @@ import pytest
 import torch
 
 from fetch_clips import fetch_clips
-from videofeatures import weights
-from videofeatures.backbones import BACKBONES
+from videofeatures.networks import weights
+from videofeatures.networks.backbones import BACKBONES
 
 ROOT = Path(__file__).parents[1]
 PROJECT = ("Snakefile", "rules", "scripts", "config", "envs", "profiles", "slurm")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from videofeatures.files import hash_file
 from videofeatures.records import Recorder, read_records
-from videofeatures.storage import hash_file
 
 
 class History:

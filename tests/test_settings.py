@@ -10,7 +10,7 @@ from jsonschema import Draft202012Validator
 
 import extract
 from conftest import ROOT
-from videofeatures.backbones import BACKBONES
+from videofeatures.networks.backbones import BACKBONES
 from videofeatures.settings import OTHER_KEYS, Settings, config_problems, parse_values
 
 CONFIG = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from videofeatures.errors import InputError
+from videofeatures.errors import UserError
 from videofeatures.settings import parse_values
 
 
@@ -38,7 +38,7 @@ def read_config(description: str, arguments: list[str] | None = None) -> dict[st
     return parse_values(config | dict(value.split("=", 1) for value in args.values))
 
 
-def print_what_is_made(make: Callable[[dict[str, Any]], str], config: dict[str, Any]) -> int:
+def run_and_print(make: Callable[[dict[str, Any]], str], config: dict[str, Any]) -> int:
     """Print what `make` says of what it has made of a configuration.
 
     Returns:
@@ -49,7 +49,7 @@ def print_what_is_made(make: Callable[[dict[str, Any]], str], config: dict[str, 
     except OSError as error:
         print(f"{error.filename}: {error.strerror}", file=sys.stderr)
         return 2
-    except InputError as error:
+    except UserError as error:
         print(error, file=sys.stderr)
         return 2
     return 0

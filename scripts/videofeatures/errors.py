@@ -8,7 +8,7 @@ MAX_SHOWN = 20
 """Problems listed one by one in a message; the others are counted."""
 
 
-class InputError(Exception):
+class UserError(Exception):
     """The configuration, the CSV or the weights cannot be used.
 
     Args:

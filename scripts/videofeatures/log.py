@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 ALL = "videofeatures"
 """The logger above those of all modules; those of the scripts are not below it."""
 
-ROWS = "videofeatures.writer"
+ROWS = "videofeatures.extraction.writer"
 """The logger that has a line for each row."""
 
 

@@ -21,8 +21,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from videofeatures.errors import InputError
-from videofeatures.storage import hash_file
+from videofeatures.errors import UserError
+from videofeatures.files import hash_file
 
 STATUSES = ("started", "done", "failed")
 """Of a line about a row. Others are notes about the process."""
@@ -68,7 +68,7 @@ class Recorder:
             name: start of the file's name.
 
         Raises:
-            InputError: nothing can be written there; so do `record` and `note`.
+            UserError: nothing can be written there; so do `record` and `note`.
         """
         folder = records_folder(results)
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
@@ -103,8 +103,8 @@ class Recorder:
             self._file.close()
 
 
-def _unwritable(path: str | os.PathLike, error: OSError) -> InputError:
-    return InputError(
+def _unwritable(path: str | os.PathLike, error: OSError) -> UserError:
+    return UserError(
         f"{path}: records cannot be written: {error.strerror}. The job ends here; what is done is "
         "kept. Make room or name another folder with `results`, and run again"
     )

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from videofeatures.backbones import BACKBONES, Backbone
+from videofeatures.networks.backbones import BACKBONES, Backbone
 
 NUMERICS_VERSION = 1
 """Raised whenever a change of this program changes the features it makes."""

@@ -19,7 +19,7 @@ MAX_SECONDS = 600
 """The report of a million rows took 94 s (measured); a disk may be slower."""
 
 
-def leave_report(config: dict[str, Any]) -> str:
+def try_write_report(config: dict[str, Any]) -> str:
     """Write the report at the end of a run; gives what to say of it, whatever happens.
 
     In a process of its own: neither what is in a video nor a library can end the run badly.

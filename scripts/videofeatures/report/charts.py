@@ -25,7 +25,7 @@ from bokeh.palettes import Colorblind8, Viridis256
 from bokeh.plotting import figure
 
 from videofeatures.report.collect import device_labels
-from videofeatures.report.looks import Sample
+from videofeatures.report.samples import Sample
 
 WIDTH = 1040
 NUM_BINS = 120

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from videofeatures.manifest import manifest_path
 from videofeatures.records import records_folder
+from videofeatures.report.manifest import manifest_path
 
 ATTEMPT_FACTS = (
     "time",

@@ -15,14 +15,14 @@ from bokeh.embed import components
 from bokeh.model import Model
 from bokeh.resources import Resources
 
-from videofeatures.classes import Classifier, find_classifier
-from videofeatures.manifest import STATES, write_manifest
-from videofeatures.progress import describe_bytes, describe_seconds
-from videofeatures.report import charts, looks
+from videofeatures.files import replace_file
+from videofeatures.monitoring.progress import describe_bytes, describe_seconds
+from videofeatures.networks.classifier import Classifier, find_classifier
+from videofeatures.networks.weights import RANDOM, Weights, find_weights
+from videofeatures.report import charts, samples
 from videofeatures.report.collect import Collected, collect
+from videofeatures.report.manifest import STATES, write_manifest
 from videofeatures.settings import Settings
-from videofeatures.storage import replace_file
-from videofeatures.weights import RANDOM, Weights, find_weights
 
 NUM_SAMPLES = 6
 NUM_STRIP = 10
@@ -62,7 +62,7 @@ def write_report(config: dict[str, Any]) -> Path:
         config: a configuration; it is checked.
 
     Raises:
-        InputError: the configuration or its CSV cannot be used.
+        UserError: the configuration or its CSV cannot be used.
         OSError: the page cannot be written.
     """
     started = time.monotonic()
@@ -206,17 +206,17 @@ def _looks(
     if done.empty:
         return nothing
     mapped = done.sample(min(NUM_MAPPED, len(done)), random_state=0).sort_index()
-    candidates = looks.find_candidates(done, NUM_CANDIDATES)
+    candidates = samples.find_candidates(done, NUM_CANDIDATES)
     paths = list(dict.fromkeys([*mapped.index, *candidates]))
-    features = looks.read_means(paths, max_seconds=READ_SECONDS)
+    features = samples.read_means(paths, max_seconds=READ_SECONDS)
     if not features.paths:
         return nothing
-    pairs = looks.find_pairs(features, NUM_PAIRS)
+    pairs = samples.find_pairs(features, NUM_PAIRS)
     classifier = _classifier(features, done, settings, weights)
-    samples = _samples(done.loc[features.paths], settings, classifier)
+    shown_samples = _samples(done.loc[features.paths], settings, classifier)
 
     is_mapped = np.isin(features.paths, mapped.index)
-    shown = looks.Features(
+    shown = samples.Features(
         [path for path, take in zip(features.paths, is_mapped, strict=True) if take],
         features.means[is_mapped],
     )
@@ -224,7 +224,7 @@ def _looks(
     some = shown.paths[:: -(-len(shown.paths) // NUM_PICTURED) or 1]
     pictures = _middle_pictures(done.loc[list(dict.fromkeys([*of_pairs, *some]))], settings)
     return {
-        "samples": [_describe_sample(sample, done, figures) for sample in samples],
+        "samples": [_describe_sample(sample, done, figures) for sample in shown_samples],
         **_describe_map(shown, done, settings, classifier, pictures, figures),
         "pairs": [
             {
@@ -240,7 +240,7 @@ def _looks(
 
 
 def _classifier(
-    features: looks.Features, done: pd.DataFrame, settings: Settings, weights: Weights
+    features: samples.Features, done: pd.DataFrame, settings: Settings, weights: Weights
 ) -> Classifier | None:
     """The backbone's own, if it has one, and if it can make something of these features."""
     backbone = settings.resolve_backbone()
@@ -256,14 +256,14 @@ def _mean_length(facts: pd.Series, settings: Settings) -> float:
 
 def _samples(
     done: pd.DataFrame, settings: Settings, classifier: Classifier | None
-) -> list[looks.Sample]:
+) -> list[samples.Sample]:
     """Some videos in detail, with their pictures."""
     there = done[done["video_path"].map(os.path.exists)]
     chosen = (there if len(there) else done).sample(frac=1, random_state=1)
-    samples = []
+    described = []
     for path, facts in chosen.iloc[:NUM_SAMPLES].iterrows():
-        samples.append(
-            looks.look_at_video(
+        described.append(
+            samples.look_at_video(
                 facts["video_path"],
                 str(path),
                 settings.resolve_backbone(),
@@ -272,16 +272,18 @@ def _samples(
                 mean_length=_mean_length(facts, settings),
             )
         )
-    pictures = looks.take_pictures(
-        {s.feature_path: (s.video_path, list(s.picture_times)) for s in samples},
+    pictures = samples.take_pictures(
+        {s.feature_path: (s.video_path, list(s.picture_times)) for s in described},
         height=STRIP_HEIGHT,
         max_seconds=PICTURE_SECONDS,
         local_files_only=settings.local_files_only,
     )
-    return [s._replace(pictures=pictures.get(s.feature_path, [])) for s in samples]
+    return [s._replace(pictures=pictures.get(s.feature_path, [])) for s in described]
 
 
-def _describe_sample(sample: looks.Sample, done: pd.DataFrame, figures: Figures) -> dict[str, Any]:
+def _describe_sample(
+    sample: samples.Sample, done: pd.DataFrame, figures: Figures
+) -> dict[str, Any]:
     known = done.loc[sample.feature_path].dropna()
     facts: dict[str, Any] = {str(name): value for name, value in known.items()}
     parts = [f"{sample.num_rows:,} × {facts['feature_dim']:.0f}" if "feature_dim" in facts else ""]
@@ -320,7 +322,7 @@ def _middle_pictures(done: pd.DataFrame, settings: Settings) -> dict[str, str]:
         str(path): (str(video), [float(seconds)])
         for path, video, seconds in zip(done.index, done["video_path"], half, strict=True)
     }
-    pictures = looks.take_pictures(
+    pictures = samples.take_pictures(
         wanted,
         height=MAP_HEIGHT,
         max_seconds=PICTURE_SECONDS,
@@ -330,7 +332,7 @@ def _middle_pictures(done: pd.DataFrame, settings: Settings) -> dict[str, str]:
 
 
 def _describe_map(
-    shown: looks.Features,
+    shown: samples.Features,
     done: pd.DataFrame,
     settings: Settings,
     classifier: Classifier | None,
@@ -340,7 +342,7 @@ def _describe_map(
     if len(shown.paths) < 2:
         return {"map": ""}
     facts = done.loc[shown.paths]
-    points = looks.make_map(shown.means)
+    points = samples.make_map(shown.means)
     table = pd.DataFrame(
         {
             "x": points[:, 0],
@@ -383,7 +385,7 @@ def _pairs_text(num_read: int, num_done: int, num_candidates: int, any_found: bo
     found = "The most alike:" if any_found else "No two are that much alike."
     return (
         f"{compared} were compared by the means of their features. From a cosine of "
-        f"{looks.SAME_COSINE} on, two are likely to be copies, or cuts of one video. {found}"
+        f"{samples.SAME_COSINE} on, two are likely to be copies, or cuts of one video. {found}"
     )
 
 

@@ -1,0 +1,1 @@
+"""One job: from rows to feature files."""

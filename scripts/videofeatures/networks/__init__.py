@@ -1,0 +1,1 @@
+"""From clips to features: networks, their weights, and the device they run on."""

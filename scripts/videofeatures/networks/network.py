@@ -1,0 +1,184 @@
+"""A backbone on a device: uint8 frames in, float32 features out."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from videofeatures.errors import UserError
+from videofeatures.networks.backbones import Backbone
+from videofeatures.networks.fused import fold_batch_norm, fuse_convolutions, is_onednn_supported
+from videofeatures.networks.weights import load_network
+
+logger = logging.getLogger(__name__)
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def choose_device(asked: str = "auto", index: int = 0) -> torch.device:
+    """The device to compute on, made torch's own default where it is a CUDA device.
+
+    Args:
+        asked: `auto` (CUDA where it can be used, else the CPU), `cuda` or `cpu`.
+        index: of the CUDA device to use.
+
+    Raises:
+        UserError: `cuda` was asked for and cannot be used.
+    """
+    if asked != "cpu" and torch.cuda.is_available():
+        # Memory is pinned for the default device, and events belong to it.
+        torch.cuda.set_device(index)
+        return torch.device("cuda", index)
+    if asked == "cuda":
+        raise UserError(
+            f"device: no CUDA device can be used on {platform.node()}. Look at `nvidia-smi` and "
+            "CUDA_VISIBLE_DEVICES there, or set `device: auto`"
+        )
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if asked == "auto" and given:
+        logger.warning(
+            "this job was given a GPU (CUDA_VISIBLE_DEVICES=%s), but torch can use none: it "
+            "computes on the CPU. `device: cuda` makes this an error",
+            given,
+        )
+    return torch.device("cpu")
+
+
+def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """What `precision` means on a device: `auto` is float16 on CUDA, else float32."""
+    if precision == "auto":
+        precision = "float16" if device.type == "cuda" else "float32"
+    return DTYPES[precision]
+
+
+CPU_FLAGS = {
+    torch.bfloat16: {"avx512_bf16", "amx_bf16", "bf16"},
+    torch.float16: {"avx512_fp16", "amx_fp16", "asimdhp"},
+}
+"""Linux's names of instructions that compute in a dtype, on x86 and ARM."""
+
+
+def is_slow(dtype: torch.dtype, device: torch.device) -> bool:
+    """The device has no instructions for this dtype: it is slower than float32.
+
+    ResNet-152 in bfloat16 took 8 times as long as in float32 on a CPU with AVX2 (measured).
+    """
+    if device.type != "cpu" or dtype not in CPU_FLAGS:
+        return False
+    try:
+        words = Path("/proc/cpuinfo").read_text().split()
+    except OSError:
+        return False  # not Linux: nobody knows
+    return CPU_FLAGS[dtype].isdisjoint(words)
+
+
+def choose_batch_size(device: torch.device, dtype: torch.dtype) -> int:
+    """The fastest batch size, for frames and clips of the backbones here.
+
+    On CUDA 64, as in the original program. On a CPU the largest of 2 and 4 at which no
+    activation of ResNet-152 passes 32 MB: above that, glibc maps memory anew for each layer,
+    and the kernel clears it, which takes up to a third of the time (measured).
+    """
+    if device.type == "cuda":
+        return 64
+    return 2 if dtype == torch.float32 else 4
+
+
+class Network:
+    """The features of a backbone, computed on one device in one dtype.
+
+    Attributes:
+        device_name: for people.
+        max_submitted: batches to submit before the result of the first is asked for, so
+            that the device is never idle: on CUDA, one is computed while the next is copied.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        weights_path: str | os.PathLike,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+    ):
+        """Load weights that `prepare_weights` made.
+
+        Raises:
+            UserError: the file is not weights of this backbone.
+        """
+        self.device = device
+        self.dtype = dtype
+        self.max_submitted = 2 if device.type == "cuda" else 1
+        # float32 means float32: no TensorFloat-32, which has 10 bits of mantissa.
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
+        module = load_network(backbone, weights_path)
+        setattr(module, backbone.classifier, nn.Identity())
+        module = fold_batch_norm(module)
+        # The layout that the decoder's pixels have, and the fastest one for convolutions.
+        is_3d = backbone.num_frames_per_clip is not None
+        layout = torch.channels_last_3d if is_3d else torch.channels_last
+        self.module = module.to(device, dtype).to(memory_format=layout)
+        if device.type == "cpu" and is_onednn_supported(dtype):
+            self.module = fuse_convolutions(self.module)
+        self.device_name = torch.cuda.get_device_name() if device.type == "cuda" else device.type
+        self.mean = torch.tensor(backbone.mean, device=device)
+        self.std = torch.tensor(backbone.std, device=device)
+
+    def features(self, batch: np.ndarray) -> np.ndarray:
+        """Features of a batch, (N, feature_dim), float32. See `submit`."""
+        return self.submit(batch)()
+
+    def submit(self, batch: np.ndarray) -> Callable[[], np.ndarray]:
+        """Start to compute a batch; what is returned waits for its features.
+
+        On CUDA this returns when copies and kernels are queued; on a CPU, when all is done.
+
+        Args:
+            batch: frames (N, height, width, 3) or clips (N, frames, height, width, 3), uint8.
+
+        Raises:
+            MemoryError: the batch does not fit the device's memory. A smaller one may.
+        """
+        try:
+            return self._submit(batch)
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            reason = str(error)
+        # Not in the handler: the error holds on to the memory that was used so far.
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        raise MemoryError(reason)
+
+    @torch.inference_mode()
+    def _submit(self, batch: np.ndarray) -> Callable[[], np.ndarray]:
+        pixels = torch.from_numpy(batch)
+        if self.device.type == "cuda":
+            pixels = pixels.pin_memory()  # only such memory is copied while kernels run
+        pixels = pixels.to(self.device, non_blocking=True).float()
+        pixels = (pixels - self.mean) / self.std
+        features = self.module(pixels.movedim(-1, 1).to(self.dtype)).float()
+        if self.device.type != "cuda":
+            return features.numpy
+        features = features.to("cpu", non_blocking=True)
+        copied = torch.cuda.Event()
+        copied.record()
+
+        def wait() -> np.ndarray:
+            copied.synchronize()
+            return features.numpy()
+
+        return wait
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    # Without CUDA, torch's allocator raises a plain RuntimeError.
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

@@ -1,0 +1,153 @@
+"""A collection of videos, as a folder, a list or a pattern, and the rows that it becomes."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TextIO
+
+from videofeatures.errors import UserError
+from videofeatures.files import replace_text
+from videofeatures.planning.rows import COLUMNS, Row, problems_of
+
+VIDEO_SUFFIXES = (
+    ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".gif", ".ivf", ".m2ts", ".m4v",
+    ".mkv", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".ogg", ".ogv", ".rm",
+    ".rmvb", ".ts", ".vob", ".webm", ".wmv", ".y4m",
+)  # fmt: skip
+"""Ends of the names of videos in a folder, in any case: of formats that ffmpeg may open."""
+
+
+class Collection:
+    """Paths of videos, each with the folder below which its place is mirrored."""
+
+    def __init__(self) -> None:
+        self.root_of: dict[str, str] = {}
+        self.problems: list[str] = []
+
+    def add_folder(self, folder: str, suffixes: Sequence[str]) -> None:
+        """Take the videos in a folder and all folders below it."""
+        found = sorted(_walk(folder, suffixes))
+        if not found:
+            self.problems.append(
+                f"{folder}: no videos in it (by their names: {' '.join(suffixes)})"
+            )
+        self.root_of |= dict.fromkeys(found, folder)
+
+    def add_pattern(self, pattern: str) -> None:
+        """Take the files that match a pattern, with `**` for any number of folders."""
+        found = sorted(path for path in glob.iglob(pattern, recursive=True) if os.path.isfile(path))
+        if not found:
+            self.problems.append(f"{pattern}: no such file, and no file that matches it")
+        self.root_of |= dict.fromkeys(found, _root_of_pattern(pattern))
+
+    def add_list(self, paths: Iterable[str]) -> None:
+        """Take paths as they are, whether there is a file or not."""
+        found = [path for path in paths if path.strip()]
+        folders = {os.path.dirname(os.path.abspath(path)) for path in found}
+        root = os.path.commonpath(folders) if folders else ""
+        self.root_of |= dict.fromkeys(found, root)
+
+
+def find_videos(
+    sources: Iterable[str], *, suffixes: Sequence[str] = VIDEO_SUFFIXES, stdin: TextIO
+) -> dict[str, str]:
+    """The videos of a collection, each with the folder below which its place is mirrored.
+
+    Args:
+        sources: folders (searched to the bottom, hidden files left out), patterns, videos, lists
+            (`.txt`, a path a line), or `-` for a list on `stdin`.
+        suffixes: ends of the names of videos in a folder, in lower case.
+
+    Raises:
+        UserError: a source has no videos.
+    """
+    videos, single = Collection(), []
+    for source in sources:
+        if source == "-":
+            videos.add_list(stdin.read().splitlines())
+        elif os.path.isdir(source):
+            videos.add_folder(source, suffixes)
+        elif source.lower().endswith(".txt"):
+            try:
+                text = Path(source).read_text(encoding="utf-8-sig", errors="surrogateescape")
+            except OSError as error:
+                videos.problems.append(f"{source}: {error.strerror}")
+            else:
+                videos.add_list(text.splitlines())
+        elif os.path.isfile(source):  # also one whose name looks like a pattern
+            single.append(source)
+        else:
+            videos.add_pattern(source)
+    videos.add_list(single)
+    if videos.problems:
+        raise UserError(videos.problems)
+    return videos.root_of
+
+
+def _walk(folder: str, suffixes: Sequence[str]) -> Iterator[str]:
+    """Paths of videos at or below a folder; follows links, and enters no folder twice."""
+    visited = set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        found = os.stat(parent)
+        if (found.st_dev, found.st_ino) in visited:
+            folders.clear()
+            continue
+        visited.add((found.st_dev, found.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in files:
+            # A Mac leaves `._a.mp4` beside a.mp4 on disks of others.
+            if name.lower().endswith(tuple(suffixes)) and not name.startswith("."):
+                yield os.path.join(parent, name)
+
+
+def _root_of_pattern(pattern: str) -> str:
+    """The folders of a pattern that are the same for all that it matches."""
+    parts = Path(pattern).parts[:-1]
+    fixed = next((k for k, part in enumerate(parts) if glob.has_magic(part)), len(parts))
+    return str(Path(*parts[:fixed]))
+
+
+def make_rows(
+    root_of: dict[str, str], features: str, *, suffix: str = ".npy", keep_extension: bool = False
+) -> list[Row]:
+    """A row for each video: its feature file is at the same place below the folder `features`.
+
+    Args:
+        root_of: what `find_videos` gave.
+        suffix: of the feature files, `.npy` or `.npz`.
+        keep_extension: name them `a.mp4.npy` instead of `a.npy`.
+
+    Raises:
+        UserError: two videos would have one feature file, or a row cannot be as it is.
+    """
+    rows, problems = [], []
+    taken: dict[str, str] = {}
+    for video, root in root_of.items():
+        inside = os.path.relpath(os.path.abspath(video), os.path.abspath(root))
+        stem = inside if keep_extension else os.path.splitext(inside)[0]
+        path = os.path.normpath(os.path.join(features, stem + suffix))
+        first = taken.setdefault(path, video)
+        if first != video:
+            hint = "rename one, or take them in two CSVs"
+            if not keep_extension and os.path.splitext(first)[0] == os.path.splitext(video)[0]:
+                hint = "`--keep_extension` makes two files of them"
+            problems.append(f"{video}: would have the feature file of {first}, {path}: {hint}")
+        problems += [f"{video}: {problem}" for problem in problems_of(video, path)]
+        if any("\udc80" <= character <= "\udcff" for character in video):
+            problems.append(f"{os.fsencode(video)!r}: its name is not UTF-8: rename it")
+        rows.append(Row(video, path))
+    if problems:
+        raise UserError(problems)
+    return rows
+
+
+def write_rows(csv_path: str, rows: Sequence[Row]) -> None:
+    """Write a CSV. Raises OSError."""
+    with replace_text(csv_path) as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        writer.writerows(rows)

@@ -1,0 +1,111 @@
+"""What lies ahead, from a look at some of the pending videos."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from videofeatures.errors import VideoError
+from videofeatures.monitoring.progress import describe_seconds
+from videofeatures.planning.plan import PendingRow
+from videofeatures.settings import Settings
+from videofeatures.threaded import threaded_map_until
+
+NUM_SAMPLED = 200
+NUM_THREADS = 8
+
+MAX_SECONDS = 2
+"""Whatever has not been read by then is not waited for: a dry-run must stay quick."""
+
+
+class Estimate(NamedTuple):
+    """What was seen of a sample of the pending rows.
+
+    Attributes:
+        num_pending: all of them.
+        num_seen: of the sample, in time.
+        num_missing: of these, without a file.
+        num_broken: of these, with a file that has no picture, as far as its header tells.
+        durations: in seconds, of the others that say it.
+    """
+
+    num_pending: int
+    num_seen: int
+    num_missing: int
+    num_broken: int
+    durations: tuple[float, ...]
+
+    @property
+    def is_whole(self) -> bool:
+        """Every pending row was seen, so that this is a count."""
+        return self.num_seen == self.num_pending
+
+    @property
+    def video_seconds(self) -> float:
+        """Length of all pending videos."""
+        return sum(self.durations) * self._scale
+
+    @property
+    def _scale(self) -> float:
+        return self.num_pending / self.num_seen if self.num_seen else 0.0
+
+    def feature_bytes(self, settings: Settings) -> float:
+        """Size of all files that are to be made."""
+        backbone = settings.resolve_backbone()
+        rate = backbone.frame_rate / (backbone.num_frames_per_clip or 1)
+        bytes_per_row = backbone.feature_dim * settings.bytes_per_number
+        num_rows = sum(max(duration * rate, 1) for duration in self.durations)
+        return num_rows * bytes_per_row * self._scale
+
+    def __str__(self) -> str:
+        if not self.num_seen:
+            return "the pending videos could not be looked at in time"
+        about = "" if self.is_whole else "about "
+        parts = []
+        if self.durations:
+            parts.append(f"{about}{describe_seconds(self.video_seconds)} of video")
+        for count, what in ((self.num_missing, "missing"), (self.num_broken, "unreadable")):
+            if count:
+                share = "" if self.is_whole else f" ({100 * count / self.num_seen:.0f} %)"
+                parts.append(f"{about}{round(count * self._scale):,} {what}{share}")
+        sampled = f", from a sample of {self.num_seen}" if not self.is_whole else ""
+        return "; ".join(parts) + sampled
+
+
+def estimate(
+    pending: Sequence[PendingRow],
+    *,
+    local_files_only: bool = True,
+    num_sampled: int = NUM_SAMPLED,
+    max_seconds: float = MAX_SECONDS,
+) -> Estimate:
+    """Look at the headers of some of the pending videos, for no more than `max_seconds`.
+
+    The sample is the same each time, so that two dry-runs say the same.
+    """
+    sample = random.Random(0).sample(pending, min(num_sampled, len(pending)))
+    looks = threaded_map_until(
+        lambda row: _look_at_video(row.video_path, local_files_only),
+        sample,
+        max_seconds=max_seconds,
+        num_threads=NUM_THREADS,
+    )
+    found = [seen for _, seen in looks]
+    durations = tuple(value for value in found if isinstance(value, float))
+    return Estimate(
+        len(pending), len(found), found.count("missing"), found.count("broken"), durations
+    )
+
+
+def _look_at_video(path: str, local_files_only: bool) -> float | str | None:
+    """A video's duration in seconds, None if nothing says it; or `missing`, or `broken`."""
+    if not os.path.exists(path):
+        return "missing"
+    from videofeatures.decoding.probe import read_duration  # libav takes a while to load
+
+    try:
+        return read_duration(path, local_files_only=local_files_only)
+    except VideoError:
+        return "broken"

@@ -1,0 +1,198 @@
+"""The script by hand, with the original program's command line."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+import extract
+from conftest import ROOT, make_clip, run_in_terminal, seeded_state, start_session, write_csv
+from videofeatures.planning import plan
+from videofeatures.planning.jobs import Job, job_path, write_job
+from videofeatures.planning.plan import PendingRow
+from videofeatures.settings import Settings
+
+
+def run(folder: Path, *arguments: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, ROOT / "scripts" / "extract.py", *arguments]
+    return subprocess.run(
+        [str(part) for part in command], cwd=folder, capture_output=True, text=True
+    )
+
+
+@pytest.fixture
+def rows(tmp_path) -> list[tuple[str, str]]:
+    for k in range(2):
+        make_clip(tmp_path / f"{k}.mp4", seconds=1.7, size="64x64")
+    rows = [(f"{k}.mp4", f"new/{k}.npy") for k in range(2)]
+    write_csv(tmp_path / "input.csv", rows)
+    return rows
+
+
+def put_weights(folder: Path, backbone: str, path: str) -> None:
+    import torch
+
+    (folder / path).parent.mkdir(parents=True, exist_ok=True)
+    torch.save(seeded_state(backbone), folder / path)
+
+
+def test_the_original_s_command_line_for_2d(tmp_path, rows):
+    put_weights(tmp_path, "resnet152", "w.pth")
+    command = ["--csv", "input.csv", "--type", "2d", "--batch_size", 64]
+    command += ["--num_decoding_thread", 4, "--weights", "w.pth"]
+    first = run(tmp_path, *command)
+    assert first.returncode == 0, first.stderr
+    assert "done    0.mp4: 2 x 2048" in first.stderr
+    for _, feature in rows:
+        found = np.load(tmp_path / feature)
+        assert (found.shape, found.dtype) == ((2, 2048), np.float16)
+    # Done rows are skipped.
+    (tmp_path / rows[1][1]).unlink()
+    times = (tmp_path / rows[0][1]).stat().st_mtime_ns
+    second = run(tmp_path, *command)
+    assert second.returncode == 0
+    assert "2 rows: 1 done, 1 pending" in second.stderr
+    assert "0.mp4" not in second.stderr
+    assert (tmp_path / rows[0][1]).stat().st_mtime_ns == times
+    assert (tmp_path / rows[1][1]).exists()
+
+
+def test_the_original_s_command_line_for_3d(tmp_path, rows):
+    put_weights(tmp_path, "resnext101", "model/resnext101.pth")  # where the original has it
+    command = ["--csv", "input.csv", "--type=3d", "--half_precision=0", "--l2_normalize=0"]
+    assert run(tmp_path, *command).returncode == 0
+    found = np.load(tmp_path / "new" / "0.npy")
+    assert (found.shape, found.dtype) == ((3, 2048), np.float32)
+    assert np.linalg.norm(found, axis=1).min() > 2
+    # The same weights by their path are the same weights: nothing to do.
+    (tmp_path / "model" / "resnext101.pth").rename(tmp_path / "other.pth")
+    again = run(tmp_path, *command, "--resnext101_model_path", "other.pth")
+    assert "2 done, 0 pending" in again.stderr
+
+
+def test_a_broken_video_ends_with_1_and_the_others_done(tmp_path, rows, real_clips):
+    (tmp_path / "0.mp4").write_text("not a video")
+    result = run(tmp_path, "--csv", "input.csv", "--backbone", "efficientnet_lite0")
+    assert result.returncode == 1
+    assert "FAILED  0.mp4: Invalid data found" in result.stderr
+    assert "1 of 2 videos failed" in result.stderr
+    assert (tmp_path / rows[1][1]).exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--csv", "nothing.csv"], "nothing.csv: no such file"),
+        (["--csv", "input.csv", "--type", "3d"], "resnext101 are not there. Fetch https://"),
+        (["--csv", "input.csv", "--precision", "half"], "precision: 'half' is not one of"),
+        (["--csv", "input.csv", "--batch_size", "0"], "batch_size: 0 is less than"),
+        (["--csv", "input.csv", "--half_precision", "2"], "'2' must be 1 or 0"),
+        (["--csv", "input.csv", "--threads", "0"], "'0' must be 1 or more"),
+        (["--csv", "input.csv", "--type", "4d"], "invalid choice"),
+        ([], "--csv"),
+    ],
+)
+def test_bad_input_ends_with_2_and_one_message(tmp_path, rows, arguments, message):
+    result = run(tmp_path, *arguments)
+    assert result.returncode == 2
+    assert result.stderr.count(message) >= 1
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "new").exists()
+
+
+def test_nothing_to_do_costs_no_torch(tmp_path, rows):
+    for _, feature in rows:
+        (tmp_path / feature).parent.mkdir(exist_ok=True)
+        np.save(tmp_path / feature, np.zeros((1, 2)))
+    code = (
+        "import sys, extract;"
+        "status = extract.main(['--csv', 'input.csv']);"
+        "sys.exit(status or ('torch' in sys.modules))"
+    )
+    environment = {"PYTHONPATH": str(ROOT / "scripts")}
+    command = [sys.executable, "-c", code]
+    assert subprocess.run(command, cwd=tmp_path, env=environment).returncode == 0
+
+
+def test_a_job_whose_rows_are_done_by_now_costs_no_torch(tmp_path, rows):
+    pending = tuple(PendingRow(video, feature, False, plan.MISSING) for video, feature in rows)
+    job = Job("extract_test", Settings(), "weights-00000000.pth", str(tmp_path), pending)
+    write_job(job)
+    for _, feature in rows:
+        (tmp_path / feature).parent.mkdir(exist_ok=True)
+        (tmp_path / feature).write_text("somebody else's")
+    code = (
+        "import sys, extract;"
+        "status = extract.main(['--job', sys.argv[1], '--log', 'x.log']);"
+        "sys.exit(status or ('torch' in sys.modules))"
+    )
+    command = [sys.executable, "-c", code, job_path(tmp_path, job.name)]
+    result = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT / "scripts")},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    assert f"{len(rows)} rows were done by others meanwhile" in (tmp_path / "x.log").read_text()
+    assert result.stderr == ""  # what a job does is shown by the workflow
+
+
+def test_beside_a_log_stderr_is_told_of_failures_only(tmp_path, rows):
+    write_csv(tmp_path / "input.csv", [*rows, ("gone.mp4", "new/gone.npy")])
+    arguments = ["--csv", "input.csv", "--backbone", "efficientnet_lite0", "--log", "logs/x.log"]
+    result = run(tmp_path, *arguments)
+    lines = (tmp_path / "logs" / "x.log").read_text().splitlines()
+    done = [line for line in lines if line.startswith("done ")]
+    assert len(done) == 2
+    assert [line for line in lines if line not in done] == result.stderr.splitlines()
+    assert "FAILED  gone.mp4: no such file" in lines
+
+
+def test_a_terminal_has_a_line_that_says_how_far_it_is(tmp_path, rows):
+    command = [sys.executable, ROOT / "scripts" / "extract.py", "--csv", "input.csv"]
+    status, told = run_in_terminal([*command, "--backbone", "efficientnet_lite0"], tmp_path)
+    assert status == 0
+    assert "done    0.mp4" not in told
+    assert re.search(r"\r[012] of 2 videos \(\d+ %\); [^\r]*\x1b\[K\r\x1b\[K", told)
+
+
+def test_help_names_every_option(capsys):
+    with pytest.raises(SystemExit):
+        extract.parse_arguments(["--help"])
+    text = capsys.readouterr().out
+    config = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+    only_snakemake = {"videos", "report", "videos_per_job", "mem_mb", "minutes_per_video"}
+    assert [key for key in config if f"--{key}" not in text and key not in only_snakemake] == []
+
+
+def test_ctrl_c_ends_with_a_word_and_keeps_what_is_done(tmp_path, rows):
+    make_clip(tmp_path / "long.mp4", seconds=600, size="320x240", rate=5)
+    write_csv(tmp_path / "input.csv", [*rows, ("long.mp4", "new/long.npy")])
+    command = [sys.executable, ROOT / "scripts" / "extract.py", "--csv", "input.csv"]
+    process = start_session(
+        [*command, "--backbone", "efficientnet_lite0", "--decoders", "1"],
+        tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in process.stderr:
+        if line.startswith("done    1.mp4"):
+            break
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to ffmpeg, too
+    rest = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(60) == 130
+    interrupted, counts = rest.splitlines()
+    assert interrupted == "interrupted; what is done is kept, and the next run does the rest"
+    assert counts.startswith("2 done, 0 failed, 0 missing, 1 pending")
+    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["0.npy", "1.npy"]

@@ -1,0 +1,227 @@
+"""A row is worked on by one process at a time, and by another when that one is gone."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT
+from videofeatures.extraction import claims as claims_module
+from videofeatures.extraction.claims import Claims, remove_abandoned_claims
+from videofeatures.files import replace_file
+
+LONG = 1000.0
+"""Seconds that no test waits for."""
+
+
+def hidden(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name.startswith("."))
+
+
+def elsewhere(monkeypatch) -> None:
+    """From now on this process takes itself for one of another machine."""
+    monkeypatch.setattr(claims_module, "_machine", lambda: "another machine")
+
+
+def test_a_row_has_one_holder(tmp_path):
+    path = str(tmp_path / "new" / "a.npy")
+    with Claims(LONG) as ours, Claims(LONG) as theirs:
+        assert ours.take(path)
+        assert not theirs.take(path)
+        assert theirs.take(str(tmp_path / "new" / "b.npy"))
+        ours.release(path)
+        assert theirs.take(path)
+        assert len(hidden(tmp_path / "new")) == 2
+    assert hidden(tmp_path / "new") == []
+
+
+@pytest.mark.parametrize("name", ["a" * 251 + ".npy", "日本" * 40 + ".npz", "a b\\c*?.npy"])
+def test_any_name_can_be_claimed(tmp_path, name):
+    with Claims(LONG) as ours, Claims(LONG) as theirs:
+        assert ours.take(str(tmp_path / name))
+        assert not theirs.take(str(tmp_path / name))
+
+
+def test_a_folder_that_cannot_be_written_to_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with Claims(LONG) as claims, pytest.raises(OSError, match=r"Not a directory|File exists"):
+        claims.take(str(tmp_path / "file" / "a.npy"))
+
+
+HOLD = """
+import sys, time
+from videofeatures.extraction.claims import Claims
+with Claims(float(sys.argv[2])) as claims:
+    print(claims.take(sys.argv[1]), flush=True)
+    time.sleep(1000)
+"""
+
+
+def start_holder(path: Path, timeout_seconds: float) -> subprocess.Popen:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path), str(timeout_seconds)],
+        env=os.environ | {"PYTHONPATH": str(ROOT / "scripts")},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "True\n"
+    process.stdout.close()
+    return process
+
+
+def test_a_killed_holder_on_this_machine_is_known_to_be_gone(tmp_path):
+    path = tmp_path / "a.npy"
+    holder = start_holder(path, LONG)
+    with Claims(LONG) as claims:
+        assert not claims.take(str(path))
+        holder.kill()
+        # Gone as soon as it is a zombie: nobody has waited for it yet.
+        deadline = time.monotonic() + 30
+        while not claims.take(str(path)):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    holder.wait()
+    assert hidden(tmp_path) == []
+
+
+def test_another_process_with_the_number_of_the_holder_is_not_the_holder(tmp_path):
+    path = tmp_path / "a.npy"
+    with Claims(LONG) as claims:
+        assert claims.take(str(path))
+        (claim,) = tmp_path.iterdir()
+        holder = json.loads(claim.read_text())
+        claim.write_text(json.dumps(holder | {"started": "1"}))
+        with Claims(LONG) as others:
+            assert others.take(str(path))
+
+
+def test_a_holder_elsewhere_is_watched_by_our_own_clock(tmp_path, monkeypatch):
+    path = tmp_path / "a.npy"
+    holder = start_holder(path, 1.6)
+    elsewhere(monkeypatch)
+    try:
+        with Claims(1.6) as claims:
+            (claim,) = tmp_path.iterdir()
+            started = time.monotonic()
+            while time.monotonic() - started < 4:  # it is touched all the time
+                assert not claims.take(str(path))
+                time.sleep(0.1)
+            holder.send_signal(signal.SIGSTOP)
+            os.utime(claim, (1e9, 1e9))  # a clock that is wrong by decades
+            assert not claims.take(str(path))
+            started = time.monotonic()
+            while not claims.take(str(path)):
+                assert time.monotonic() - started < 30
+                time.sleep(0.05)
+            assert time.monotonic() - started > 1.2
+    finally:
+        holder.kill()
+        holder.wait()
+
+
+def test_a_claim_whose_text_is_not_there_yet_is_a_claim(tmp_path):
+    path = tmp_path / "a.npy"
+    with Claims(LONG) as claims:
+        assert claims.take(str(path))
+        (claim,) = tmp_path.iterdir()
+        claim.write_text("")
+        with Claims(LONG) as others:
+            assert not others.take(str(path))
+
+
+def test_what_a_killed_writer_left_goes_when_its_row_is_taken_over(tmp_path):
+    path, other = tmp_path / "a.npy", tmp_path / "b.npy"
+    holder = start_holder(path, LONG)
+    holder.kill()
+    holder.wait()
+    parts = []
+    for target in (path, other):
+        with replace_file(target) as file:
+            parts.append(Path(file.name))
+        target.rename(parts[-1])
+    with Claims(LONG) as claims:
+        assert claims.take(str(path))
+        assert not parts[0].exists()
+        assert parts[1].exists()  # another row's, of somebody who may be alive
+
+
+def test_what_killed_processes_left_beside_done_rows_is_tidied_up(tmp_path):
+    """And nothing of those who are alive."""
+    done, held = tmp_path / "done.npy", tmp_path / "held.npy"
+    for _ in range(2):  # also one who had taken over
+        holder = start_holder(done, LONG)
+        holder.kill()
+        holder.wait()
+    holder = start_holder(held, LONG)
+    try:
+        done.touch()
+        with Claims(LONG) as ours:
+            assert ours.take(str(tmp_path / "ours.npy"))
+            remove_abandoned_claims([str(done), str(tmp_path / "nowhere" / "x.npy")])
+            assert len(hidden(tmp_path)) == 2
+            assert not ours.take(str(held))
+        remove_abandoned_claims([str(done)])
+        assert len(hidden(tmp_path)) == 1
+    finally:
+        holder.kill()
+        holder.wait()
+
+
+WORK = """
+import os, random, sys, time
+from pathlib import Path
+from videofeatures.extraction.claims import Claims
+folder, rng = Path(sys.argv[1]), random.Random(int(sys.argv[2]))
+left = [str(folder / f"{k}.npy") for k in range(60)]
+with Claims(15) as claims:  # one killed before its claim says whose it is is waited for
+    while left:
+        for row in list(left):
+            if not os.path.exists(row):
+                if not claims.take(row):
+                    continue
+                if not os.path.exists(row):
+                    with open(row + ".log", "a") as log:
+                        log.write(f"{os.getpid()}\\n")
+                    time.sleep(rng.random() * 0.01)
+                    Path(row).touch()
+                claims.release(row)
+            left.remove(row)
+"""
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_many_processes_killed_at_random_never_share_a_row(tmp_path, seed):
+    rng = random.Random(seed)
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "scripts")}
+
+    def start() -> subprocess.Popen:
+        command = [sys.executable, "-c", WORK, str(tmp_path), str(rng.randrange(10**6))]
+        return subprocess.Popen(command, env=environment)
+
+    processes, killed = [start() for _ in range(8)], set()
+    for _ in range(10):  # several at once: those who are left see the same claims abandoned
+        time.sleep(rng.random() * 0.2)
+        for victim in rng.sample(processes, 3):
+            victim.kill()
+            if victim.wait() == -signal.SIGKILL:
+                killed.add(str(victim.pid))
+        processes = [process for process in processes if process.poll() is None]
+        processes += [start() for _ in range(8 - len(processes))]
+    assert all(process.wait(120) == 0 for process in processes)
+    assert len(list(tmp_path.glob("*.npy"))) == 60
+    assert killed
+    remove_abandoned_claims(
+        [str(tmp_path / "any.npy")]
+    )  # of one killed between its row and its release
+    assert not any(claim.read_text() for claim in tmp_path.glob(".*"))  # in spite of no one's name
+    for log in tmp_path.glob("*.log"):
+        *before, _ = log.read_text().split()
+        assert set(before) <= killed  # who began a row and was not killed has done it

@@ -1,0 +1,161 @@
+"""A run: who asks for what, what its jobs need, and that it ends once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from conftest import ROOT, write_csv
+from videofeatures.errors import UserError
+from videofeatures.monitoring.progress import Display
+from videofeatures.networks.weights import find_weights
+from videofeatures.planning import jobs, plan
+from videofeatures.planning.plan import PendingRow
+from videofeatures.settings import Settings
+from videofeatures.workflow.run import Run
+
+NAMES = "abcdef"
+
+
+class Stage:
+    """A CSV of seven rows: four to be done, in two jobs, two that failed before, and one done."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.said: list[str] = []
+        rows = [(f"{name}.mp4", f"features/{name}.npy") for name in NAMES]
+        write_csv(folder / "videos.csv", [*rows, ("g.mp4", "features/g.npy")])
+        text = (ROOT / "config" / "config.yaml").read_text(encoding="utf-8")
+        config = yaml.safe_load(text) | {"videos": "videos.csv", "backbone": "efficientnet_lite0"}
+        pending = [PendingRow(*row, False, plan.MISSING) for row in rows]
+        run_name = jobs.new_run_name()
+
+        def cut(some: list[PendingRow], first_number: int) -> list[jobs.Job]:
+            return jobs.cut_into_jobs(
+                some,
+                Settings(backbone="efficientnet_lite0"),
+                find_weights("efficientnet_lite0", "random"),
+                "results",
+                videos_per_job=2,
+                run_name=run_name,
+                first_number=first_number,
+            )
+
+        self.planned, self.on_demand = cut(pending[:4], 1), cut(pending[4:], 3)
+        display = Display(self.said.append)
+        self.run = Run(
+            config | {"report": False},
+            self.planned,
+            self.on_demand,
+            lambda *lines: self.said.extend(lines),
+            display,
+        )
+
+    def rows(self) -> list[list[str]]:
+        """Of each job that has what it needs: its rows."""
+        paths = sorted((self.folder / "results" / "plan").glob("*.json"))
+        return [[Path(row.feature_path).stem for row in jobs.read_job(p).rows] for p in paths]
+
+
+@pytest.fixture
+def stage(tmp_path, monkeypatch) -> Stage:
+    monkeypatch.chdir(tmp_path)
+    return Stage(tmp_path)
+
+
+def test_all_planned_jobs_can_be_asked_for(stage):
+    asked = stage.run.ask_for_all()
+    assert asked == [str(jobs.end_path("results", job.name)) for job in stage.planned]
+    stage.run.ask_for("features/b.npy")
+    assert stage.run.describe_job(stage.planned[0].name) == "2 videos, a.mp4 … b.mp4"
+    stage.run.start()
+    assert stage.rows() == [["a", "b"], ["c", "d"]]
+
+
+def test_a_row_that_nobody_asks_for_is_left_out_of_its_job(stage):
+    for path in ("features/b.npy", "./features//b.npy", str(stage.folder / "features" / "b.npy")):
+        assert stage.run.ask_for(path) == str(jobs.end_path("results", stage.planned[0].name))
+    assert stage.run.describe_job(stage.planned[0].name) == "b.mp4"
+    assert stage.run.describe_job(stage.planned[1].name) == "2 videos, c.mp4 … d.mp4"
+    stage.run.start()
+    assert stage.rows() == [["b"]]
+
+
+def test_what_may_be_asked_for_later_is_not_left_out(stage):
+    stage.run.ask_for("features/b.npy")
+    stage.run.start(whole=True)
+    assert stage.rows() == [["a", "b"]]
+
+
+def test_failed_rows_are_done_on_demand_only(stage):
+    for job in (*stage.planned, *stage.on_demand):
+        assert stage.run.find_job(job.name) == job
+    stage.run.ask_for_all()
+    stage.run.ask_for("features/f.npy")
+    stage.run.start()
+    assert stage.rows() == [["a", "b"], ["c", "d"], ["f"]]
+
+
+def test_a_process_of_one_job_reads_what_was_planned(stage):
+    stage.run.ask_for_all()
+    stage.run.start()
+    (stage.folder / "videos.csv").unlink()
+    other = Run({"results": "results"}, [], [], print, Display(print))
+    job = stage.planned[1]
+    assert other.find_job(job.name) == job
+    with pytest.raises(OSError, match="extract_00000000_0001"):
+        other.find_job("extract_00000000_0001")
+
+
+def test_a_file_that_is_done_needs_no_job_and_one_of_no_row_is_named(stage):
+    assert stage.run.ask_for("features/g.npy") is None
+    with pytest.raises(UserError, match=r"^features/h.npy: no row of videos.csv has this"):
+        stage.run.ask_for("features/h.npy")
+    stage.run.start()
+    stage.run.end()
+    assert stage.said == []  # no job was asked for
+    assert not (stage.folder / "results").exists()
+
+
+def test_a_run_starts_and_ends_once_and_leaves_nothing_but_its_manifest(stage):
+    stage.run.end()
+    assert stage.said == []  # it has not started
+    stage.run.ask_for_all()
+    for _ in range(2):
+        stage.run.start()
+    assert (stage.folder / "results" / "manifest.csv").exists()
+    for _ in range(2):
+        stage.run.end()
+    assert sum("0 of 4 pending rows done, 0 failed, 4 not finished" in s for s in stage.said) == 1
+    assert list((stage.folder / "results" / "plan").iterdir()) == []
+
+
+END = """
+import sys
+from videofeatures.workflow.run import Run
+class Watched(Run):
+    def end(self, **options):
+        print("end", options, flush=True)
+        super().end(**options)
+run = Watched({}, [], [], print, None)
+run.start()
+run.end_with_process(latency_seconds=3)
+print("main thread", flush=True)
+exit = sys.argv[1]
+if exit == "error":
+    raise KeyError("an error")
+sys.exit(int(exit))
+"""
+
+
+@pytest.mark.parametrize(("exit", "status"), [("0", 0), ("3", 3), ("error", 1)])
+def test_a_run_ends_with_its_process_however_that_ends(exit, status):
+    result = subprocess.run(
+        [sys.executable, "-c", END, exit], cwd=ROOT / "scripts", capture_output=True, text=True
+    )
+    assert result.returncode == status
+    assert result.stdout == "main thread\nend {'latency_seconds': 3}\n"
