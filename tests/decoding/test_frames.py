@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from conftest import make_clip, run_ffmpeg
+from videofeatures.decoding import frames as video
 from videofeatures.decoding.frames import iter_frames
 from videofeatures.decoding.probe import VideoMetadata, probe_video, resized_size
 from videofeatures.errors import VideoError
-from videofeatures.decoding import frames as video
 
 LOSSLESS = ("-c:v", "ffv1", "-pix_fmt", "yuv444p")
 
