@@ -1,5 +1,5 @@
 # What each target does, and when to use it, is in README.md.
-.PHONY: env csv demo test test-slurm test-browser lint bench bench-memory bench-plan clean
+.PHONY: env csv demo test test-slurm test-browser lint docs bench bench-memory bench-plan clean
 
 PYTHON ?= python3
 CSV ?= config/videos.csv
@@ -57,6 +57,10 @@ lint: .venv/installed-dev
 	.venv/bin/mypy
 	.venv/bin/snakefmt --check Snakefile rules
 	.venv/bin/snakemake --lint --config videos=tests/data/lint.csv results=/nonexistent/results
+
+# config.yaml, schema.yaml and the tables of keys in config/, from settings.py.
+docs: .venv/installed
+	.venv/bin/python scripts/make_config.py
 
 # Speed beside the original's flow and beside the limits; what each precision costs and gives.
 bench: .venv/installed

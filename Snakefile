@@ -13,8 +13,9 @@ min_version("9.27")
 configfile: "config/config.yaml"
 
 
-# It checks the input, and decides which rows the rules below are made for.
+# The first checks the input and plans; the rules below ask it.
 include: "rules/common.smk"
+include: "rules/hooks.smk"
 
 
 rule all:

@@ -22,7 +22,8 @@ from torch.utils.data import DataLoader, Dataset
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
-from videofeatures.decoding.probe import probe_video, resized_size
+from videofeatures.decoding.frames import resized_size
+from videofeatures.decoding.probe import probe_video
 from videofeatures.networks.backbones import BACKBONES, Backbone
 from videofeatures.networks.weights import load_network
 from videofeatures.planning.rows import read_rows
@@ -41,10 +42,12 @@ class Collection(Dataset):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> tuple[str, torch.Tensor]:
-        row, side = self.rows[index], self.backbone.crop_size
-        metadata = probe_video(row.video_path)
-        width, height = resized_size(metadata, self.backbone.resize_size, square_pixels=True)
-        stream = ffmpeg.input(row.video_path).filter("fps", fps=self.backbone.frame_rate)
+        row, view = self.rows[index], self.backbone.view
+        path, side = row.source.path, view.crop_size
+        metadata = probe_video(path)
+        assert metadata is not None
+        width, height = resized_size(metadata, view)
+        stream = ffmpeg.input(path).filter("fps", fps=view.frame_rate)
         stream = stream.filter("scale", width, height, flags="bilinear")
         if side:
             stream = stream.crop((width - side) // 2, (height - side) // 2, side, side)
@@ -53,12 +56,16 @@ class Collection(Dataset):
             cmd=imageio_ffmpeg.get_ffmpeg_exe(), capture_stdout=True, quiet=True
         )
         frames = np.frombuffer(pixels, np.uint8).reshape(-1, height, width, 3)
-        return row.feature_path, torch.from_numpy(frames.astype(np.float32)).permute(0, 3, 1, 2)
+        return row.feature_paths[0], torch.from_numpy(frames.astype(np.float32)).permute(0, 3, 1, 2)
 
 
 def preprocess(frames: torch.Tensor, backbone: Backbone) -> torch.Tensor:
-    """Normalised frames, or clips (N, 3, frames, height, width)."""
-    length = backbone.num_frames_per_clip
+    """Return normalised frames, or clips (N, 3, frames, height, width), float32.
+
+    Args:
+        frames: (N, 3, height, width), float32, 0 to 255.
+    """
+    length = backbone.view.num_frames_per_clip
     if length:
         padding = -len(frames) % length
         frames = torch.cat([frames, torch.zeros(padding, *frames.shape[1:])])
@@ -81,7 +88,7 @@ def main() -> None:
     setattr(network, backbone.classifier, torch.nn.Identity())
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = network.to(device)
-    loaded = time.time()
+    loaded_time = time.time()
     num_features = 0
     # One video a batch, as there: the copy leaves pixels in the order of (3, height, width).
     loader = DataLoader(Collection(args.csv, backbone), batch_size=1, num_workers=args.workers)
@@ -91,7 +98,7 @@ def main() -> None:
         Path(feature_path).parent.mkdir(parents=True, exist_ok=True)
         np.save(feature_path, features.cpu().numpy().astype(np.float16))
         num_features += len(features)
-    print(json.dumps({"loaded_time": loaded, "num_features": num_features}))
+    print(json.dumps({"loaded_time": loaded_time, "num_features": num_features}))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ CASES = [
 
 
 def make_clip(path: Path, seconds: int, size: str, rate: int) -> None:
-    """A clip of 10 s, repeated without being encoded again."""
+    """Write a clip of 10 s, repeated without being encoded again."""
     ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-nostdin", "-y"]
     unit = path.with_name("unit.mp4")
     source = ["-f", "lavfi", "-i", f"testsrc2=s={size}:r={rate}:d=10"]
@@ -48,10 +48,9 @@ def main() -> None:
             command = [sys.executable, str(ROOT / "scripts" / "extract.py"), "--csv", "a.csv"]
             command += ["--backbone", args.backbone, "--weights", args.weights]
             command += ["--decoders", str(args.videos), *options]
-            found = run(command, folder)
-            print(
-                f"{name:16} {found.peak_mb:6.0f} MB at most, {found.wall_seconds:.0f} s", flush=True
-            )
+            result = run(command, folder)
+            figures = f"{result.peak_mb:6.0f} MB at most, {result.wall_seconds:.0f} s"
+            print(f"{name:16} {figures}", flush=True)
 
 
 if __name__ == "__main__":

@@ -21,22 +21,25 @@ import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from process import Run, run
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
+from videofeatures.networks.recipe import Recipe
 from videofeatures.networks.weights import find_weights
 from videofeatures.planning.jobs import cut_into_jobs, write_job
 from videofeatures.planning.plan import find_pending
 from videofeatures.planning.rows import read_rows
-from videofeatures.records import Recorder, read_records
+from videofeatures.records import ProcessLine, Recorder, RowLine, read_records
 from videofeatures.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 PROJECT = ("Snakefile", "rules", "scripts", "config", "profiles")
 SETTINGS = Settings(backbone="efficientnet_lite0")
+WEIGHTS = find_weights("efficientnet_lite0", "random")
+RECIPE = Recipe.from_settings(SETTINGS, str(WEIGHTS.shared_path))
 SNAKEMAKE = [sys.executable, "-m", "snakemake"]
 CONFIG = ["--config", "videos=videos.csv", "backbone=efficientnet_lite0", "weights=random"]
 VIDEOS_PER_JOB = 256
@@ -79,8 +82,8 @@ class Collection:
             (self.folder / folder).mkdir(parents=True, exist_ok=True)
         # What a job writes of each row, in the same words.
         common = {
-            "digest": SETTINGS.digest(),
-            "weights": find_weights(SETTINGS.backbone, "random").identity,
+            "digest": RECIPE.digest,
+            "weights": RECIPE.weights_id,
         }
         done = {
             "num_features": 390,
@@ -94,32 +97,35 @@ class Collection:
             "reason": "",
             "ffmpeg_lines": [],
         }
-        process = common | {"settings": SETTINGS.numerics()}
+        process = common | {"settings": RECIPE.numerics}
         for begin in range(0, len(rows), VIDEOS_PER_JOB):
-            with Recorder(self.folder / "results", "extract", process) as recorder:
+            with Recorder(self.folder / "results", "extract") as recorder:
+                line = {"time": time.time(), "status": "process", **process}
+                recorder.write(cast(ProcessLine, line))
                 for video, feature in rows[begin : begin + VIDEOS_PER_JOB]:
                     (self.folder / feature).touch()
-                    found = (self.folder / video).stat()
+                    video_stat = (self.folder / video).stat()
                     identity = common | {
                         "video_path": video,
-                        "video_size": found.st_size,
-                        "video_mtime_ns": found.st_mtime_ns,
+                        "video_size": video_stat.st_size,
+                        "video_mtime_ns": video_stat.st_mtime_ns,
                     }
-                    recorder.record("started", feature, **identity)
-                    recorder.record("done", feature, **identity, **done)
+                    for status, facts in (("started", {}), ("done", done)):
+                        line = {"time": time.time(), "status": status, "feature_path": feature}
+                        recorder.write(cast(RowLine, line | identity | facts))
 
     def snakemake(self, *arguments: str, **options: Any) -> Run:
         """Run Snakemake here."""
         return run([*SNAKEMAKE, *arguments, *CONFIG], self.folder, **options)
 
     def measure(self, *arguments: str, **options: Any) -> tuple[Run, dict]:
-        """Run Snakemake here; also how long it took, and the files that it left."""
+        """Run Snakemake here; return the run, how long it took, and the files that it left."""
         before = self._files()
-        found = self.snakemake(*arguments, **options)
+        result = self.snakemake(*arguments, **options)
         new = {k: v for k, v in self._files().items() if k not in before}
         own = sum(size for path, size in new.items() if path.startswith(".snakemake"))
         files = {"files": len(new), "snakemake_mb": own / 1e6}
-        return found, {"seconds": found.wall_seconds, **files}
+        return result, {"seconds": result.wall_seconds, **files}
 
     def _files(self) -> dict[str, int]:
         paths = (p for p in self.folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
@@ -127,24 +133,24 @@ class Collection:
 
 
 def measure_dry_run(collection: Collection, environment: dict[str, str] | None = None) -> dict:
-    """Seconds, memory and files of a dry-run."""
-    found, facts = collection.measure("-n", "--resources", "gpu=1", environment=environment)
-    told = re.search(r"(\d+) pending in", found.stderr)
-    pending = {"num_pending": int(told[1]) if told else 0}
-    return pending | facts | {"cpu_seconds": found.cpu_seconds, "peak_mb": found.peak_mb}
+    """Return the seconds, memory and files of a dry-run."""
+    result, facts = collection.measure("-n", "--resources", "gpu=1", environment=environment)
+    match = re.search(r"(\d+) pending in", result.stderr)
+    pending = {"num_pending": int(match[1]) if match else 0}
+    return pending | facts | {"cpu_seconds": result.cpu_seconds, "peak_mb": result.peak_mb}
 
 
 def measure_job(collection: Collection) -> dict:
-    """CPU seconds of what a process does before its job, and of Snakemake's own start."""
+    """Return the CPU seconds of a process before its job, and of Snakemake's own start."""
     before = Path.cwd()
     os.chdir(collection.folder)
     try:
-        weights = find_weights(SETTINGS.backbone, "random")
-        pending = find_pending(read_rows("videos.csv"), read_records("results"), SETTINGS, weights)
-        job = cut_into_jobs(pending, SETTINGS, weights, "results", videos_per_job=VIDEOS_PER_JOB)[0]
+        pending = find_pending(read_rows("videos.csv"), [RECIPE], read_records("results"))
+        recipes = (RECIPE,)
+        job = cut_into_jobs(pending, SETTINGS, recipes, "results", videos_per_job=VIDEOS_PER_JOB)[0]
         write_job(job)
-        Path(job.weights_path).parent.mkdir(parents=True, exist_ok=True)
-        Path(job.weights_path).touch()
+        Path(RECIPE.weights_path).parent.mkdir(parents=True, exist_ok=True)
+        Path(RECIPE.weights_path).touch()
         Path("empty").write_text("rule empty:\n    shell: 'true'\n")
     finally:
         os.chdir(before)
@@ -155,22 +161,22 @@ def measure_job(collection: Collection) -> dict:
     empty = ["--snakefile", "empty", "--target-jobs", "empty:", "--allowed-rules", "empty"]
     command = [*options, "--executor", "local"]
     return {
-        "rows_of_job": len(job.rows),
+        "rows_of_job": len(job.targets),
         "cpu_seconds": collection.snakemake(*ours, *command).cpu_seconds,
         "snakemake_cpu_seconds": collection.snakemake(*empty, *command).cpu_seconds,
     }
 
 
 def measure_run(collection: Collection) -> dict:
-    """Seconds of a run whose jobs are all refused, and how many there were."""
+    """Return the seconds of a run whose jobs are all refused, and how many there were."""
     refuse = ["--executor", "cluster-generic", "--cluster-generic-submit-cmd", "false"]
     limits = ["--jobs", "1000", "--max-jobs-per-timespan", "1000/1s"]
-    found, facts = collection.measure(*refuse, *limits, check=False)
-    return facts | {"jobs": (found.stdout + found.stderr).count("Error in rule extract:")}
+    result, facts = collection.measure(*refuse, *limits, check=False)
+    return facts | {"jobs": (result.stdout + result.stderr).count("Error in rule extract:")}
 
 
 def describe_machine() -> str:
-    """What the figures belong to."""
+    """Return the machine and the versions that the figures belong to."""
     return (
         f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, "
         f"Snakemake {version('snakemake')}, jobs of {VIDEOS_PER_JOB} rows"
@@ -189,35 +195,35 @@ def main() -> None:
     args = parser.parse_args()
     results = []
 
-    def tell(what: str, num_rows: int, facts: dict) -> None:
-        results.append({"what": what, "rows": num_rows, **facts})
-        told = ", ".join(
+    def report(case: str, num_rows: int, facts: dict) -> None:
+        results.append({"what": case, "rows": num_rows, **facts})
+        figures = ", ".join(
             f"{k} {v:.1f}" if isinstance(v, float) else f"{k} {v}" for k, v in facts.items()
         )
-        print(f"{what:16} {num_rows:>8} rows: {told}", flush=True)
+        print(f"{case:16} {num_rows:>8} rows: {figures}", flush=True)
 
     print(describe_machine(), flush=True)
     for num_rows in args.sizes:
-        for what, num_done in (
+        for case, num_done in (
             ("none done", 0),
             ("99 % done", num_rows - num_rows // 100),
             ("all done", num_rows),
         ):
             with tempfile.TemporaryDirectory() as folder:
                 collection = Collection(Path(folder), num_rows, num_done)
-                tell(what, num_rows, measure_dry_run(collection))
+                report(case, num_rows, measure_dry_run(collection))
     if args.slow:
-        for what, num_done in (("none done", 0), ("all done", args.slow)):
+        for case, num_done in (("none done", 0), ("all done", args.slow)):
             with tempfile.TemporaryDirectory() as folder:
                 collection = Collection(Path(folder), args.slow, num_done)
                 (collection.folder / "sitecustomize.py").write_text(SLOW_DISK)
                 environment = os.environ | {"PYTHONPATH": folder}
-                tell(f"{what}, slow", args.slow, measure_dry_run(collection, environment))
+                report(f"{case}, slow", args.slow, measure_dry_run(collection, environment))
     if args.jobs:
         with tempfile.TemporaryDirectory() as folder:
             collection = Collection(Path(folder), args.jobs, 0)
-            tell("job", args.jobs, measure_job(collection))
-            tell("run", args.jobs, measure_run(collection))
+            report("job", args.jobs, measure_job(collection))
+            report("run", args.jobs, measure_run(collection))
     args.output.mkdir(parents=True, exist_ok=True)
     saved = {"machine": describe_machine(), "time": time.time(), "rows": results}
     (args.output / "plan.json").write_text(json.dumps(saved, indent=1))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 from fetch_clips import fetch_clips
-from videofeatures.decoding.frames import iter_frames
-from videofeatures.decoding.probe import probe_video, resized_size
+from videofeatures.decoding.clips import Decoding
+from videofeatures.decoding.ffmpeg_decoder import FfmpegDecoder
 from videofeatures.networks.backbones import BACKBONES
 from videofeatures.networks.network import (
     DTYPES,
@@ -32,6 +33,8 @@ from videofeatures.networks.network import (
     is_slow,
 )
 from videofeatures.networks.weights import find_weights, prepare_weights
+from videofeatures.settings import Settings
+from videofeatures.source import Source
 
 NAME = "efficientnet_lite0"
 FRAME_RATE = 6
@@ -41,23 +44,22 @@ SECONDS = 5
 
 
 def real_frames(clips: Path) -> np.ndarray:
-    """(N, 224, 224, 3) frames of the demo's clips."""
-    backbone = BACKBONES[NAME]
+    """Return frames of the demo's clips, (N, 224, 224, 3), uint8."""
+    view = replace(BACKBONES[NAME].view, frame_rate=FRAME_RATE)
+    decoder = FfmpegDecoder(Settings())
     frames: list[np.ndarray] = []
     for path in map(str, fetch_clips(clips)):
-        size = resized_size(probe_video(path), backbone.resize_size, square_pixels=True)
-        crop_size = backbone.crop_size
-        frames += iter_frames(path, size, frame_rate=FRAME_RATE, crop_size=crop_size)
+        frames += Decoding(decoder, Source(path), view).clips()
     return np.stack(frames)
 
 
 def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Cosine of each row of `a` with the same row of `b`."""
+    """Return the cosine of each row of `a` with the same row of `b`, both (N, dim)."""
     return (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
 
 
 def clips_per_second(name: str, precision: str) -> float:
-    """Speed of a network with random weights, in frames or clips a second."""
+    """Return the speed of a network with random weights, in frames or clips a second."""
     device = choose_device()
     dtype = choose_dtype(precision, device)
     weights_path = prepare_weights(find_weights(name, "random"))
@@ -72,7 +74,7 @@ def clips_per_second(name: str, precision: str) -> float:
 
 
 def measure(clips: Path) -> str:
-    """A table in Markdown. Weights are prepared in the working directory."""
+    """Return a table in Markdown. Weights are prepared in the working directory."""
     frames = real_frames(clips)
     device = choose_device()
     weights_path = prepare_weights(find_weights(NAME, "auto"))
@@ -90,8 +92,8 @@ def measure(clips: Path) -> str:
         "| resnext101 clips/s |",
         "|---|---|---|---|---|---|---|",
     ]
-    for precision, found in features.items():
-        raw, centred = cosines(found, exact), cosines(found - mean, exact - mean)
+    for precision, rounded in features.items():
+        raw, centred = cosines(rounded, exact), cosines(rounded - mean, exact - mean)
         figures = [f"{v:.5f}" for v in (raw.min(), raw.mean(), centred.min(), centred.mean())]
         if is_slow(DTYPES[precision], device):
             figures += ["very slow"] * len(SHAPES)  # a minute for one batch

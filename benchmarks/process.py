@@ -1,4 +1,4 @@
-"""Run a process to its end, and know what it took with its children."""
+"""Run a process to its end, and measure what it took with its children."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def run(
     environment: dict[str, str] | None = None,
     check: bool = True,
 ) -> Run:
-    """Run a process in a folder.
+    """Run a process in a folder to its end; return what it took.
 
     Args:
-        check: it is to end well.
+        check: whether it must end well.
 
     Raises:
-        SystemExit: with what it said, if it failed.
+        SystemExit: with its stderr, if it failed and `check`.
     """
     started_time, started = time.time(), time.monotonic()
     before = os.times()
@@ -60,22 +60,22 @@ def run(
         peak = _watch(process)
         wall_seconds = time.monotonic() - started
         after = os.times()
-        said = []
+        outputs = []
         for stream in (stdout, stderr):
             stream.seek(0)
-            said.append(stream.read())
+            outputs.append(stream.read())
     if process.returncode and check:
         raise SystemExit(
-            f"{' '.join(map(str, command))} ended with {process.returncode}:\n{said[1]}"
+            f"{' '.join(map(str, command))} ended with {process.returncode}:\n{outputs[1]}"
         )
     cpu_seconds = (after.children_user + after.children_system) - (
         before.children_user + before.children_system
     )
-    return Run(wall_seconds, cpu_seconds, peak / 1e6, started_time, *said)
+    return Run(wall_seconds, cpu_seconds, peak / 1e6, started_time, *outputs)
 
 
 def _watch(process: psutil.Popen) -> int:
-    """Wait for a process to end; the most memory that it and its children had, in bytes."""
+    """Wait for a process to end; return the most memory that it and its children had, in bytes."""
     peak = 0
     while process.poll() is None:
         try:

@@ -42,7 +42,8 @@ from precision import measure as measure_precisions
 from process import Run, run
 
 from fetch_clips import fetch_clips
-from videofeatures.decoding.probe import probe_video, resized_size
+from videofeatures.decoding.ffmpeg_decoder import FfmpegDecoder
+from videofeatures.decoding.frames import resized_size
 from videofeatures.networks.backbones import BACKBONES, Backbone
 from videofeatures.networks.fused import FusedConv, is_onednn_supported
 from videofeatures.networks.network import (
@@ -55,6 +56,8 @@ from videofeatures.networks.network import (
 )
 from videofeatures.networks.weights import find_weights, prepare_weights
 from videofeatures.planning.rows import read_rows
+from videofeatures.settings import Settings
+from videofeatures.source import Source
 
 ROOT = Path(__file__).parents[1]
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
@@ -73,18 +76,18 @@ def _encode(source: Path, target: Path, *options: str, seconds: float, start: fl
 
 
 def _tiny(folder: Path, real: list[Path]) -> list[Path]:
-    """One clip of a second: to see that all of this works."""
+    """Return one clip of a second: to see that all of this works."""
     return [_encode(real[0], folder / "tiny.mp4", seconds=1)]
 
 
 def _short(folder: Path, real: list[Path]) -> list[Path]:
-    """Thirty clips of 3 s, 640×272."""
+    """Return thirty clips of 3 s, 640×272."""
     source = next(path for path in real if path.stem == "bikes")
     return [_encode(source, folder / f"{k}.mp4", seconds=3, start=0.2 * k) for k in range(30)]
 
 
 def _long(folder: Path, real: list[Path]) -> list[Path]:
-    """63 s of 1280×720, H.264 as it was downloaded, one piece after the other."""
+    """Return 63 s of 1280×720, H.264 as it was downloaded, one piece after the other."""
     source = next(path for path in real if path.stem == "bigbuckbunny")
     target = folder / "long.mp4"
     command = [FFMPEG, "-v", "error", "-nostdin", "-stream_loop", "11", "-i", source]
@@ -93,11 +96,11 @@ def _long(folder: Path, real: list[Path]) -> list[Path]:
 
 
 def _mix(folder: Path, real: list[Path]) -> list[Path]:
-    """Other shapes, lengths, rates and codecs of the same pictures, and the real clips."""
+    """Return other shapes, lengths, rates and codecs of the same pictures, and the real clips."""
     source = next(path for path in real if path.stem == "bigbuckbunny")
     h264 = ("-c:v", "libx264", "-preset", "veryfast")
     vp9 = ("-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", "8")
-    recipes = [
+    variants = [
         ("portrait.mp4", "scale=360:640", 5, h264),
         ("full-hd.mp4", "scale=1920:1080", 5, h264),
         ("standard.avi", "scale=640:480,fps=30", 4, ("-c:v", "mpeg4", "-q:v", "4")),
@@ -110,11 +113,11 @@ def _mix(folder: Path, real: list[Path]) -> list[Path]:
         ),
         ("small.mp4", "scale=320:180", 2, h264),
     ]
-    made = [
+    encoded = [
         _encode(source, folder / name, "-vf", filters, *codec, seconds=seconds)
-        for name, filters, seconds, codec in recipes
+        for name, filters, seconds, codec in variants
     ]
-    return [*made, *real]
+    return [*encoded, *real]
 
 
 SETS = {"tiny": _tiny, "short": _short, "long": _long, "mix": _mix, "real": lambda _, real: real}
@@ -124,26 +127,26 @@ SETS = {"tiny": _tiny, "short": _short, "long": _long, "mix": _mix, "real": lamb
 
 
 def run_before(csv: Path, backbone: str, weights: Path, num_threads: int) -> dict:
-    """The original's flow."""
+    """Return the figures of the original's flow."""
     command = [sys.executable, ROOT / "benchmarks" / "baseline.py", "--csv", csv]
     command += ["--backbone", backbone, "--weights", weights, "--workers", num_threads]
     result = run(command, csv.parent)
-    told = json.loads(result.stdout)
-    return _row(result, told["loaded_time"], told["num_features"])
+    facts = json.loads(result.stdout)
+    return _row(result, facts["loaded_time"], facts["num_features"])
 
 
 def run_ours(csv: Path, backbone: str, num_threads: int, precision: str) -> dict:
-    """Our program, with what it recorded of itself."""
+    """Return the figures of our program, with those that it recorded itself."""
     results = csv.parent / f"{csv.stem}-results"
     command = [sys.executable, ROOT / "scripts" / "extract.py", "--csv", csv, "--results", results]
     command += ["--backbone", backbone, "--weights", "random", "--threads", num_threads]
     result = run([*command, "--precision", precision], csv.parent)
     (records,) = (results / "records").iterdir()
-    told = json.loads(records.read_text().splitlines()[-1])
-    row = _row(result, told["first_batch_time"], told["num_clips"])
+    end = json.loads(records.read_text().splitlines()[-1])
+    row = _row(result, end["first_batch_time"], end["num_clips"])
     names = ("decode_cpu_seconds", "compute_seconds", "idle_seconds")
-    row |= {name: told[name] for name in names}
-    return row | {"video_seconds_per_second": told["video_seconds"] / row["work_seconds"]}
+    row |= {name: end[name] for name in names}
+    return row | {"video_seconds_per_second": end["video_seconds"] / row["work_seconds"]}
 
 
 def _row(result: Run, ready_time: float, num_features: int) -> dict:
@@ -160,12 +163,14 @@ def _row(result: Run, ready_time: float, num_features: int) -> dict:
 
 
 def run_decode(videos: list[Path], backbone: Backbone, num_threads: int) -> dict:
-    """The limit of decoding: ffmpeg and nothing else."""
-    side = backbone.crop_size
+    """Return the figures of the limit of decoding: ffmpeg and nothing else."""
+    view = backbone.view
+    side = view.crop_size
+    decoder = FfmpegDecoder(Settings())
 
     def decode(video: Path) -> None:
-        size = resized_size(probe_video(str(video)), backbone.resize_size, square_pixels=True)
-        filters = f"fps={backbone.frame_rate},scale={size[0]}:{size[1]}:flags=bilinear"
+        size = resized_size(decoder.probe(Source(str(video))), view)
+        filters = f"fps={view.frame_rate},scale={size[0]}:{size[1]}:flags=bilinear"
         filters += f",crop={side}:{side}" if side else ""
         command = [FFMPEG, "-v", "error", "-nostdin", "-threads", "1", "-i", video]
         command += ["-an", "-vf", filters, "-pix_fmt", "rgb24", "-f", "rawvideo", "-y", os.devnull]
@@ -181,7 +186,11 @@ def run_decode(videos: list[Path], backbone: Backbone, num_threads: int) -> dict
 
 
 def run_network(shapes: Counter, backbone: Backbone, weights: Path, precision: str) -> dict:
-    """The limit of the network: it alone, on as many frames or clips, from memory."""
+    """Return the figures of the limit of the network: it alone, on as many inputs, from memory.
+
+    Args:
+        shapes: of frames or clips, see `count_shapes`.
+    """
     network, batch_size = load(backbone, weights, precision)
     for shape in shapes:
         network.features(np.zeros((batch_size, *shape), np.uint8))  # not counted: set-up
@@ -210,7 +219,7 @@ def run_network(shapes: Counter, backbone: Backbone, weights: Path, precision: s
 
 
 def count_gflop(shapes: Counter, backbone: Backbone) -> float:
-    """10⁹ floating-point operations that a network takes; a multiply-add is two."""
+    """Return the 10⁹ floating-point operations that a network takes; a multiply-add is two."""
     with torch.device("meta"):
         network = backbone.build().eval()
         total = 0
@@ -222,15 +231,15 @@ def count_gflop(shapes: Counter, backbone: Backbone) -> float:
 
 
 def peak_gflops(network: Network) -> float:
-    """What the device does at best: a 3×3 convolution of 512 channels, in the same dtype."""
+    """Return the GFLOP/s of the device at best: a 3×3 convolution of 512 channels, same dtype."""
     channels, side = 512, 64
     convolution = torch.nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-    where = (network.device, network.dtype)
-    convolution = convolution.to(*where).to(memory_format=torch.channels_last)
+    placement = (network.device, network.dtype)
+    convolution = convolution.to(*placement).to(memory_format=torch.channels_last)
     layer: torch.nn.Module = convolution
     if network.device.type == "cpu" and is_onednn_supported(network.dtype):
         layer = FusedConv(convolution, "none")
-    x = torch.rand(1, channels, side, side).to(*where, memory_format=torch.channels_last)
+    x = torch.rand(1, channels, side, side).to(*placement, memory_format=torch.channels_last)
     rates = []
     with torch.inference_mode():
         for _ in range(20):
@@ -241,7 +250,7 @@ def peak_gflops(network: Network) -> float:
 
 
 def load(backbone: Backbone, weights: Path, precision: str) -> tuple[Network, int]:
-    """A network as a job loads it, and its batch size."""
+    """Return a network as a job loads it, and its batch size."""
     device = choose_device()
     dtype = choose_dtype(precision, device)
     network = Network(backbone, weights, device=device, dtype=dtype)
@@ -249,23 +258,22 @@ def load(backbone: Backbone, weights: Path, precision: str) -> tuple[Network, in
 
 
 def count_shapes(csv: Path, backbone: Backbone) -> Counter:
-    """What goes into the network for the finished features of a CSV: shapes, how many of each."""
+    """Return the shapes of the network's inputs for a CSV that is done, and how many of each."""
     shapes: Counter[tuple[int, ...]] = Counter()
+    decoder = FfmpegDecoder(Settings())
     for row in read_rows(csv):
-        width, height = resized_size(
-            probe_video(row.video_path), backbone.resize_size, square_pixels=True
-        )
-        side, length = backbone.crop_size, backbone.num_frames_per_clip
+        width, height = resized_size(decoder.probe(row.source), backbone.view)
+        side, length = backbone.view.crop_size, backbone.view.num_frames_per_clip
         frame = (side, side, 3) if side else (height, width, 3)
-        shapes[(length, *frame) if length else frame] += len(np.load(row.feature_path))
+        shapes[(length, *frame) if length else frame] += len(np.load(row.feature_paths[0]))
     return shapes
 
 
 def worst_cosine(csv_before: Path, csv: Path) -> float:
-    """Of a feature and the same one before: the same work was done."""
+    """Return the worst cosine of a feature and the same one before: the same work was done."""
     pairs = zip(read_rows(csv_before), read_rows(csv), strict=True)
     return min(
-        cosines(*(np.load(row.feature_path).astype(np.float64) for row in pair)).min()
+        cosines(*(np.load(row.feature_paths[0]).astype(np.float64) for row in pair)).min()
         for pair in pairs
     )
 
@@ -276,19 +284,19 @@ def worst_cosine(csv_before: Path, csv: Path) -> float:
 def compare(
     name: str, videos: list[Path], kind: str, folder: Path, precisions: list[str], num_threads: int
 ) -> list[dict]:
-    """All rows of the table for one set of clips and one kind of features."""
+    """Return all rows of the table for one set of clips and one kind of features."""
     backbone = BACKBONES[KINDS[kind]]
     weights = prepare_weights(find_weights(KINDS[kind], "random")).resolve()
 
-    def csv_for(what: str) -> Path:
-        path = folder / f"{name}-{kind}-{what}.csv"
+    def csv_for(case: str) -> Path:
+        path = folder / f"{name}-{kind}-{case}.csv"
         lines = [f"{video},{folder}/{path.stem}/{k}.npy\n" for k, video in enumerate(videos)]
         path.write_text("video_path,feature_path\n" + "".join(lines))
         return path
 
-    def row(what: str, precision: str, figures: dict) -> dict:
-        print(f"{name} {kind} {what} {precision}: {figures['work_seconds']:.1f} s", flush=True)
-        return {"set": name, "kind": kind, "what": what, "precision": precision} | figures
+    def row(case: str, precision: str, figures: dict) -> dict:
+        print(f"{name} {kind} {case} {precision}: {figures['work_seconds']:.1f} s", flush=True)
+        return {"set": name, "kind": kind, "what": case, "precision": precision} | figures
 
     csv_before = csv_for("before")
     before = run_before(csv_before, KINDS[kind], weights, num_threads)
@@ -350,7 +358,11 @@ FIGURES = {
 
 
 def as_markdown(rows: list[dict], columns: dict[str, str]) -> str:
-    """A table of some of the figures."""
+    """Return a table, in Markdown, of some of the figures.
+
+    Args:
+        columns: heads by the names of the figures.
+    """
 
     def cell(value: object) -> str:
         if not isinstance(value, float):
@@ -363,7 +375,7 @@ def as_markdown(rows: list[dict], columns: dict[str, str]) -> str:
 
 
 def machine() -> str:
-    """The facts without which the figures say nothing."""
+    """Return the facts without which the figures say nothing."""
     model = next(
         (line.split(": ")[1] for line in CPU_INFO.splitlines() if line.startswith("model name")),
         platform.processor(),
@@ -379,7 +391,7 @@ def machine() -> str:
 
 
 def default_precisions() -> list[str]:
-    """float32, and what this device computes faster."""
+    """Return float32, and the precision that this device computes faster, if there is one."""
     device = choose_device()
     if device.type == "cuda":
         return ["float32", "float16"]

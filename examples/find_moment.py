@@ -14,8 +14,8 @@ import numpy as np
 
 
 def read(path):
-    """Features, (rows, dim), and the middle of what each row saw, in seconds (of `.npy` files as
-    if they had one row a second)."""
+    """Return features, (rows, dim), float32, and the middle of what each row saw, in seconds (of
+    `.npy` files as if they had one row a second)."""
     file = np.load(path)
     if isinstance(file, np.ndarray):
         return file.astype(np.float32), np.arange(len(file)) + 0.5
@@ -26,7 +26,7 @@ def main(csv_path, query_path, seconds):
     """Print the five most similar rows, one for each video."""
     features, timestamps = read(query_path)
     query = features[np.abs(timestamps - seconds).argmin()]
-    found = []
+    moments = []
     with open(csv_path, newline="", encoding="utf-8-sig") as file:
         for row in csv.DictReader(file):
             path = Path(row["feature_path"])
@@ -34,8 +34,8 @@ def main(csv_path, query_path, seconds):
                 features, timestamps = read(path)
                 cosines = features @ query
                 best = cosines.argmax()
-                found.append((cosines[best], timestamps[best], row["video_path"]))
-    for cosine, seconds, video_path in sorted(found, reverse=True)[:5]:
+                moments.append((cosines[best], timestamps[best], row["video_path"]))
+    for cosine, seconds, video_path in sorted(moments, reverse=True)[:5]:
         print(f"{cosine:.3f}  {video_path} at {seconds:.1f} s")
 
 

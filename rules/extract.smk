@@ -1,16 +1,25 @@
 """Features: a rule for jobs, and one for a feature file that is asked for by its path.
 
-A job does up to `videos_per_job` rows on one GPU in one process, which loads the CNN once. Its
-only output is a file that says that all its rows are done; the rule all asks for those. Feature
-files are outputs of no job: Snakemake removes the outputs of a job when it starts, and when it
-fails, and stats each of them while it plans. So what exists stays until the job has something
-to put into its place, whatever fails or is killed; and a million rows are planned as some
-thousand files.
+A job does up to `videos_per_job` rows on one GPU in one process, which loads the CNN once. The
+rows that are pending when Snakemake starts are cut into jobs, so that one wildcard, the name of a
+job, stands for all of them: a million rows are planned as some thousand files.
 
-Input of a job:
-    the weights, and, where feature files are to be replaced, the stamp that makes Snakemake run
-    it for one of them. Its videos are no inputs: one that is missing costs its own row, not
-    the run.
+Nothing that Snakemake does to outputs may touch a feature file. It removes the outputs of a job
+when the job starts, and when it fails, and stats each of them while it plans. So:
+
+    the end mark   results/plan/<job>.done, a job's only output, which the rule all asks for. It
+                   says that all rows of the job are done. Feature files are outputs of no job: what
+                   exists stays until the job has something to put into its place, whatever fails
+                   or is killed.
+    the stamp      an input of jobs that replace feature files. A stale file that is asked for by
+                   its path is there, so that Snakemake would run nothing for it: the stamp is
+                   newer than any file.
+    the rule       `feature` makes a feature file of the end mark of its job, or of nothing if it is
+                   done. It runs nothing; its output is `complete`, so that it is kept even if the
+                   rule fails.
+
+Videos are no inputs: one that is missing costs its own row, not the run. Weights are, so that they
+are there before any job starts.
 """
 
 

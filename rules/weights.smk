@@ -5,11 +5,11 @@ Output:
     exists was verified when it was made: it belongs to no rule, so that -F leaves it alone.
 """
 
-if WEIGHTS and not WEIGHTS.shared_path.exists():
+if RUN.weights and not RUN.weights.shared_path.exists():
 
     rule prepare_weights:
         output:
-            str(WEIGHTS.shared_path),
+            str(RUN.weights.shared_path),
         log:
             Path(config["results"]) / "logs" / "prepare_weights.log",
         localrule: True

@@ -7,14 +7,15 @@ Leaves `<results>/check.jpg`: what the network saw of the first video.
 
 from __future__ import annotations
 
+import argparse
 import sys
 
 from videofeatures.command_line import read_config
 
 
 def main() -> int:
-    """Exit status: 0 ready, 1 something is to be done."""
-    config = read_config(__doc__.splitlines()[0])
+    """Return the exit status: 0 ready, 1 something is to be done."""
+    _, config = read_config(argparse.ArgumentParser(description=__doc__.splitlines()[0]))
     from videofeatures.workflow.checks import check_all  # after what can be said at once
 
     num_problems = 0

@@ -11,74 +11,73 @@ import logging
 import os
 import signal
 import sys
-from dataclasses import fields
-from typing import Any
+from collections.abc import Callable
+from typing import Any, get_args
 
 from videofeatures import log
 from videofeatures.errors import UserError
 from videofeatures.extraction.claims import remove_abandoned_claims
 from videofeatures.monitoring.progress import Display
 from videofeatures.networks.backbones import BACKBONES
-from videofeatures.networks.weights import find_weights, prepare_weights
+from videofeatures.networks.weights import prepare_weights
 from videofeatures.planning.jobs import Job, cut_into_jobs, read_job
-from videofeatures.planning.plan import describe, find_pending, read_inputs, split_failed
-from videofeatures.records import read_records
+from videofeatures.planning.plan import make_plan
 from videofeatures.report.manifest import try_write_manifest
-from videofeatures.settings import Settings
+from videofeatures.settings import KEYS, Config, Group, Settings
 
 BACKBONE_OF_TYPE = {"2d": "resnet152", "3d": "resnext101"}
+
+OPTIONS = [*Settings.model_fields, "weights", "results", "retry_failed"]
+"""Keys of the configuration that are options here, each under its own name."""
+
+ORIGINAL_NAMES = {"decoders": ["--num_decoding_thread"]}
+"""Names of options in the original program."""
 
 logger = logging.getLogger("extract")
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line: the original program's options and names, and ours."""
+    """Return the command line: the original program's options and names, and ours.
+
+    Raises:
+        SystemExit: with a message, if an option is wrong.
+    """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--csv", help="CSV with the columns video_path,feature_path")
     source.add_argument("--job", help=argparse.SUPPRESS)
     parser.add_argument("--log", help="file that the messages go to as well")
     parser.add_argument("--threads", type=_count, default=os.cpu_count(), help="CPU threads to use")
-    parser.add_argument("--results", default="results", help="folder for the records")
 
-    numbers = parser.add_argument_group("options that change the numbers")
-    which = numbers.add_mutually_exclusive_group()
-    which.add_argument(
+    groups = {g: parser.add_argument_group(g.value.partition(":")[0]) for g in Group}
+    backbone = groups[Group.NUMBERS].add_mutually_exclusive_group()
+    backbone.add_argument(
         "--type", choices=BACKBONE_OF_TYPE, default="2d", help="2d: resnet152, 3d: resnext101"
     )
-    which.add_argument("--backbone", choices=BACKBONES, help="instead of --type")
-    weights = numbers.add_mutually_exclusive_group()
-    weights.add_argument("--weights", default="auto", help="auto, a name, a file, or random")
+    backbone.add_argument("--backbone", choices=BACKBONES, help="instead of --type")
+    weights = groups[Group.NUMBERS].add_mutually_exclusive_group()
+    _add_option(weights, "weights")
     weights.add_argument("--resnext101_model_path", help="file with the weights of resnext101")
-    numbers.add_argument("--precision", default="auto", help="of the CNN; auto, float32, …")
-    numbers.add_argument("--half_precision", type=_switch, default=True, help="store float16 (1)")
-    numbers.add_argument("--l2_normalize", type=_switch, default=True, help="length 1 (1)")
-    numbers.add_argument("--frame_rate", type=float, help="frames a second")
-    numbers.add_argument("--resize_size", type=int, help="short side in pixels")
-    numbers.add_argument("--crop_size", type=int, help="centre crop in pixels, 0 for none")
-    numbers.add_argument("--interpolation", default="bilinear", help="of ffmpeg's scaler")
-    numbers.add_argument("--square_pixels", type=_switch, default=True, help="proportions (1)")
-    numbers.add_argument("--hwaccel", default="none", help="device that ffmpeg decodes on")
-
-    speed = parser.add_argument_group("options that change the speed")
-    speed.add_argument("--device", default="auto", help="auto, cuda (or else fail), or cpu")
-    speed.add_argument("--batch_size", type=int, help="frames or clips in one forward pass")
-    speed.add_argument("--decoders", "--num_decoding_thread", type=int, help="videos at a time")
-    speed.add_argument("--skip_unused", type=_switch, default=False, help="decode less (0)")
-
-    trouble = parser.add_argument_group("options for what can go wrong")
-    trouble.add_argument("--retry_failed", type=_switch, default=True, help="try them again (1)")
-    trouble.add_argument("--truncated", default="fail", help="videos that end early: fail or keep")
-    trouble.add_argument(
-        "--local_files_only", type=_switch, default=True, help="refuse playlists (1)"
-    )
-    trouble.add_argument(
-        "--decode_timeout_seconds", type=float, default=120, help="for a decoder that hangs (120)"
-    )
-    trouble.add_argument(
-        "--claim_timeout_seconds", type=float, default=120, help="for another process's rows (120)"
-    )
+    for name in OPTIONS:
+        if name not in ("backbone", "weights"):
+            _add_option(groups[KEYS[name].group], name)
     return parser.parse_args(arguments)
+
+
+def _add_option(group: argparse._ActionsContainer, name: str) -> None:
+    """Add the option that is a key of the configuration."""
+    field = Config.model_fields[name]
+    kinds = (field.annotation, *get_args(field.annotation))
+    parsers: dict[type, Callable[[str], Any]] = {bool: _switch, int: int, float: float}
+    default = field.default
+    shown_default = int(default) if isinstance(default, bool) else KEYS[name].unset or default
+    group.add_argument(
+        f"--{name}",
+        *ORIGINAL_NAMES.get(name, ()),
+        type=next((parse for kind, parse in parsers.items() if kind in kinds), str),
+        default=default,
+        help=f"{KEYS[name].help} (default: {shown_default})".replace("%", "%%"),
+    )
 
 
 def _count(text: str) -> int:
@@ -95,47 +94,42 @@ def _switch(text: str) -> bool:
 
 
 def as_config(args: argparse.Namespace) -> dict[str, Any]:
-    """The options as the workflow's configuration."""
-    backbone = args.backbone or BACKBONE_OF_TYPE[args.type]
-    asked = args.weights
-    if backbone == "resnext101" and args.resnext101_model_path:
-        asked = args.resnext101_model_path
-    return {f.name: getattr(args, f.name) for f in fields(Settings)} | {
-        "backbone": backbone,
-        "weights": asked,
-        "videos": args.csv,
-        "results": args.results,
-        "retry_failed": args.retry_failed,
-    }
+    """Return the options as the workflow's configuration."""
+    config = {name: getattr(args, name) for name in OPTIONS} | {"videos": args.csv}
+    config["backbone"] = args.backbone or BACKBONE_OF_TYPE[args.type]
+    if config["backbone"] == "resnext101" and args.resnext101_model_path:
+        config["weights"] = args.resnext101_model_path
+    return config
 
 
 def plan_by_hand(config: dict[str, Any]) -> Job | None:
-    """One job of all pending rows of a CSV, or None if there is nothing to do.
+    """Return one job of all pending rows of a CSV, or None if there is nothing to do.
 
     Raises:
-        UserError: what is wrong with the options, the CSV or the weights.
+        UserError: the options, the CSV or the weights cannot be used.
     """
-    settings, rows = read_inputs(config)
-    weights = find_weights(config["backbone"], config["weights"])
-    records = read_records(config["results"])
-    pending, num_not_tried = find_pending(rows, records, settings, weights), 0
-    if not config["retry_failed"]:
-        pending, not_tried = split_failed(pending, records, settings, weights)
-        num_not_tried = len(not_tried)
+    plan = make_plan(config)
     jobs = cut_into_jobs(
-        pending, settings, weights, config["results"], videos_per_job=max(1, len(pending))
+        plan.pending,
+        plan.config.settings,
+        plan.recipes,
+        plan.config.results,
+        videos_per_job=max(1, len(plan.pending)),
     )
-    for line in describe(rows, pending, len(jobs), weights, num_not_tried=num_not_tried):
+    for line in plan.describe(len(jobs)):
         logger.info("%s", line)
     if not jobs:
         return None
-    prepare_weights(weights)
+    prepare_weights(plan.weights)
     return jobs[0]
 
 
 def _levels_on_stderr(args: argparse.Namespace, display: Display) -> dict[str, int]:
-    """What stderr is not told of: in a workflow's job of anything but what ends it, as the workflow
-    shows the rest; by hand, of rows that are done, unless it is the only log."""
+    """Return the least level that stderr gets, by logger.
+
+    In a workflow's job, it gets only what ends the job, as the workflow shows the rest. By hand,
+    it gets rows that are done only if it is the only log.
+    """
     if args.job:
         return {log.ALL: logging.CRITICAL}
     return {log.ROWS: logging.WARNING} if args.log or display.is_live else {}
@@ -150,8 +144,12 @@ def _terminate(number: int, _: object) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 all done, 1 some rows failed, 2 the input cannot be used, 128 and the
-    number of a signal (130 for Ctrl-C)."""
+    """Extract the features of a CSV or of a job.
+
+    Returns:
+        Exit status: 0 all done, 1 some rows failed, 2 the input cannot be used, 128 and the
+        number of a signal (130 for Ctrl-C).
+    """
     args = parse_arguments(arguments)
     display = Display(logger.info, None if args.job else sys.stderr)
     levels = _levels_on_stderr(args, display)
@@ -164,9 +162,9 @@ def main(arguments: list[str] | None = None) -> int:
         job = read_job(args.job) if config is None else plan_by_hand(config)
         if job is not None:
             # torch is imported only when there is something to compute.
-            from videofeatures.extraction.pipeline import extract_rows
+            from videofeatures.extraction.pipeline import run_job
 
-            num_failed = extract_rows(job, num_threads=args.threads, display=display)
+            num_failed = run_job(job, num_threads=args.threads, display=display)
             status = 1 if num_failed else 0
     except UserError as error:
         logger.error("%s", error)
@@ -179,10 +177,10 @@ def main(arguments: list[str] | None = None) -> int:
             "%d of %d videos failed; the reasons are above and in the records. The next run tries "
             "them again",
             num_failed,
-            len(job.rows),
+            len(job.targets),
         )
     if config and job:
-        remove_abandoned_claims(row.feature_path for row in job.rows)
+        remove_abandoned_claims(target.feature_path for target in job.targets)
     if config and (job or not status):
         logger.info("%s", try_write_manifest(config))
     return status

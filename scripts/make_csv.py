@@ -17,7 +17,11 @@ from videofeatures.planning.rows import FEATURE_SUFFIXES, Row, read_rows
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Return the command line.
+
+    Raises:
+        SystemExit: with a message, if an option is wrong.
+    """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "videos",
@@ -43,24 +47,24 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def check_nothing_is_lost(csv_path: str, rows: list[Row]) -> int:
-    """How many rows a CSV has already.
+    """Return how many rows a CSV has already.
 
     Raises:
-        UserError: some of them would be lost, or it is no CSV of ours.
+        UserError: some of them would be lost, or it is not a CSV of videos.
     """
     if not os.path.exists(csv_path):
         return 0
     before = read_rows(csv_path)
     if lost := sorted(set(before) - set(rows)):
         raise UserError(
-            f"{csv_path}: rows would be lost, {len(lost)} in all, such as {lost[0].video_path} → "
-            f"{lost[0].feature_path}. `--overwrite` drops them; `--csv` names another file"
+            f"{csv_path}: rows would be lost, {len(lost)} in all, such as {lost[0].source.path} → "
+            f"{lost[0].feature_paths[0]}. `--overwrite` drops them; `--csv` names another file"
         )
     return len(before)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 written, 2 the input cannot be used."""
+    """Return the exit status: 0 written, 2 the input cannot be used."""
     args = parse_arguments(arguments)
     suffixes: tuple[str, ...] = VIDEO_SUFFIXES
     if args.extensions:

@@ -7,17 +7,24 @@ A run does it at its end; this does it at any time, also beside a run:
 
 from __future__ import annotations
 
+import argparse
 import sys
-from typing import Any
 
 from videofeatures.command_line import read_config, run_and_print
+from videofeatures.planning.plan import make_plan
 from videofeatures.report.manifest import describe_counts, write_manifest
 
 
-def make(config: dict[str, Any]) -> str:
-    """Write the manifest, and say what is in it."""
-    return describe_counts(write_manifest(config), config["results"])
+def main() -> int:
+    """Return the exit status: 0 written, 2 the input cannot be used."""
+    _, config = read_config(argparse.ArgumentParser(description=__doc__.splitlines()[0]))
+
+    def make() -> str:
+        plan = make_plan(config)
+        return describe_counts(write_manifest(plan), plan.config.results)
+
+    return run_and_print(make)
 
 
 if __name__ == "__main__":
-    sys.exit(run_and_print(make, read_config(__doc__.splitlines()[0])))
+    sys.exit(main())

@@ -7,19 +7,30 @@ A run does it at its end; this does it at any time, also beside a run:
 
 from __future__ import annotations
 
+import argparse
 import os
-from typing import Any
 
 from videofeatures.command_line import read_config, run_and_print
 
 
-def make(config: dict[str, Any]) -> str:
-    """Write the report, and say where it is."""
-    from videofeatures.report.page import write_report  # after what can be said at once
+def main() -> int:
+    """Return the exit status: 0 written, 2 the input cannot be used."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--keep_manifest",
+        action="store_true",
+        help="start from <results>/manifest.csv as it is, instead of making it anew",
+    )
+    args, config = read_config(parser)
 
-    return f"{write_report(config)}: open it in a browser"
+    def make() -> str:
+        from videofeatures.report.page import write_report  # after what can be said at once
+
+        path = write_report(config, keep_manifest=args.keep_manifest)
+        return f"{path}: open it in a browser"
+
+    return run_and_print(make)
 
 
 if __name__ == "__main__":
-    status = run_and_print(make, read_config(__doc__.splitlines()[0]))
-    os._exit(status)  # a thread that waits for a disk must not keep the process
+    os._exit(main())  # a thread that waits for a disk must not keep the process

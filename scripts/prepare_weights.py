@@ -15,7 +15,7 @@ logger = logging.getLogger("prepare_weights")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 the file is there, 2 the weights cannot be had or do not fit."""
+    """Return the exit status: 0 the file is there, 2 the weights cannot be had or do not fit."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backbone", required=True)
     parser.add_argument("--weights", required=True, help="auto, a name, a file, or random")

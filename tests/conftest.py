@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -24,6 +24,12 @@ import torch
 from fetch_clips import fetch_clips
 from videofeatures.networks import weights
 from videofeatures.networks.backbones import BACKBONES
+from videofeatures.networks.recipe import Recipe
+from videofeatures.planning.jobs import Job
+from videofeatures.planning.plan import MISSING, Target
+from videofeatures.records import Recorder
+from videofeatures.settings import Settings
+from videofeatures.source import Source
 
 ROOT = Path(__file__).parents[1]
 PROJECT = ("Snakefile", "rules", "scripts", "config", "envs", "profiles", "slurm")
@@ -58,6 +64,33 @@ def write_csv(path: Path, rows: list[tuple[str | Path, str | Path]]) -> Path:
         writer.writerow(["video_path", "feature_path"])
         writer.writerows(rows)
     return path
+
+
+def make_target(video: str | Path, feature: str | Path, **facts: object) -> Target:
+    """A feature file that is missing."""
+    given = {"stale": False, "reason": MISSING} | facts
+    return Target(Source(str(video)), str(feature), **given)
+
+
+def make_recipe(
+    settings: Settings | None = None, weights_path: str | Path = "x-aaaaaaaa.pth"
+) -> Recipe:
+    """What settings, those of the default by default, make of a video."""
+    return Recipe.from_settings(settings or Settings(), str(weights_path))
+
+
+def make_job(
+    settings: Settings, weights_path: str | Path, results: str | Path, targets: Iterable[Target]
+) -> Job:
+    """A job of one recipe."""
+    recipes = (make_recipe(settings, weights_path),)
+    return Job("extract_test", settings, recipes, str(results), tuple(targets))
+
+
+def write_line(recorder: Recorder, status: str, feature_path: str | Path = "", **facts) -> None:
+    """Record something, now."""
+    line = {"time": time.time(), "status": status, "feature_path": str(feature_path)}
+    recorder.write(line | facts)
 
 
 def start_session(command: list[str], folder: Path, **options: object) -> subprocess.Popen:

@@ -1,4 +1,5 @@
-"""What the feature file on the disk was made with is known, whatever was killed when."""
+"""What the feature file on the disk was made with is known, whatever was killed when; and how
+record files are read."""
 
 from __future__ import annotations
 
@@ -7,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from conftest import write_line
+from videofeatures.errors import UserError
 from videofeatures.files import hash_file
-from videofeatures.records import Recorder, read_records
+from videofeatures.records import Recorder, RecordReader, read_records
 
 
 class History:
@@ -168,12 +171,159 @@ def test_the_first_version_wrote_no_hash_and_only_what_was_true(history):
 
 def test_what_is_recorded_can_be_read_while_it_is_written(tmp_path):
     facts = {"digest": "A", "weights": "w"}
-    with Recorder(tmp_path, "job", {"digest": "A", "settings": {"x": 1}}) as recorder:
-        recorder.record("started", "a.npy", **facts)
+    with Recorder(tmp_path, "job") as recorder:
+        write_line(recorder, "process", digest="A", settings={"x": 1})
+        write_line(recorder, "started", "a.npy", **facts)
         records = read_records(tmp_path)
         assert records.last["a.npy"].status == "started"
         assert records.settings == {"A": {"x": 1}}
-        recorder.record("failed", "a.npy", reason="broken", **facts)
+        write_line(recorder, "failed", "a.npy", reason="broken", **facts)
         assert read_records(tmp_path).last["a.npy"].reason == "broken"
     assert read_records(tmp_path, start="other").last == {}
     assert list(read_records(tmp_path, start="job").last) == ["a.npy"]
+
+
+def test_a_failure_is_that_of_the_last_time_or_none(history):
+    def failure() -> str | None:
+        failed = read_records(history.results).failure_of(str(history.feature))
+        return failed.digest if failed else None
+
+    assert failure() is None
+    history.record("A", "started")
+    assert failure() is None
+    history.record("B", "started", "failed")
+    assert failure() == "B"
+    history.record("C", "failed")
+    assert failure() == "C"
+    history.record("D", "started")
+    assert failure() is None
+    history.record("E", "started", "failed")
+    history.record("F", "started", "done")
+    assert failure() is None
+
+
+class Shelf:
+    """A reader, and record files that a test writes by hand."""
+
+    def __init__(self, results: Path, start: str = ""):
+        self.folder = results / "records"
+        self.folder.mkdir()
+        self.reader = RecordReader(results, start=start)
+
+    def append(self, name: str, text: str) -> None:
+        with open(self.folder / f"{name}.jsonl", "a", encoding="utf-8") as file:
+            file.write(text)
+
+    def read(self) -> list[tuple[str, list[dict]]]:
+        """What is new."""
+        return [(name, list(lines)) for name, lines in self.reader.read()]
+
+
+@pytest.fixture
+def shelf(tmp_path) -> Shelf:
+    return Shelf(tmp_path)
+
+
+ONE, TWO = '{"status": "one"}\n', '{"status": "two, é"}\n'
+READ_ONE, READ_TWO, CUT = {"status": "one"}, {"status": "two, é"}, {"status": "cut"}
+
+
+def test_a_reader_reads_on_from_where_it_was(shelf):
+    assert shelf.read() == []
+    shelf.append("a", ONE + TWO)
+    assert shelf.read() == [("a", [READ_ONE, READ_TWO])]
+    assert shelf.read() == []
+    shelf.append("a", TWO)
+    shelf.append("b", ONE)
+    assert shelf.read() == [("a", [READ_TWO]), ("b", [READ_ONE])]
+
+
+def test_half_a_line_is_read_again_when_it_is_whole(shelf):
+    shelf.append("a", ONE + TWO[:9])
+    assert shelf.read() == [("a", [READ_ONE, CUT])]
+    assert shelf.read() == [("a", [CUT])]
+    shelf.append("a", TWO[9:])
+    assert shelf.read() == [("a", [READ_TWO])]
+
+
+@pytest.mark.parametrize("garbage", ["\0\0\0\n", '{"status": "o\n', "\n", "7\n", "{}\n"])
+def test_a_line_of_garbage_costs_itself_alone(shelf, garbage):
+    shelf.append("a", ONE + garbage + TWO)
+    assert shelf.read() == [("a", [READ_ONE, CUT, READ_TWO])]
+    assert shelf.read() == []
+
+
+def test_bytes_that_are_no_text_cost_their_line_alone(shelf):
+    (shelf.folder / "a.jsonl").write_bytes(b"\xff\xfe\n" + ONE.encode())
+    assert shelf.read() == [("a", [CUT, READ_ONE])]
+
+
+def test_a_reader_may_read_the_files_of_one_name_only(tmp_path):
+    shelf = Shelf(tmp_path, start="extract_1")
+    for name in ("extract_1-x", "extract_10-x", "extract_2-x", "an extract_1"):
+        shelf.append(name, ONE)
+    assert [name for name, _ in shelf.read()] == ["extract_1-x", "extract_10-x"]
+
+
+def test_files_that_are_no_records_are_left_alone(shelf):
+    for name in (".nfs0001", "a.jsonl.swp", "README"):
+        (shelf.folder / name).write_text("something")
+    assert shelf.read() == []
+
+
+def test_files_are_read_in_the_order_of_their_names(shelf):
+    for name in ("b", "c", "a"):
+        shelf.append(name, ONE)
+    assert shelf.read() == [(name, [READ_ONE]) for name in "abc"]
+
+
+@pytest.mark.parametrize("is_file", [False, True])
+def test_where_nothing_was_recorded_there_is_nothing_to_read(tmp_path, is_file):
+    results = tmp_path / "results"
+    if is_file:
+        results.write_text("not a folder")
+    reader = RecordReader(results)
+    assert list(reader.read()) == []
+    if not is_file:
+        with Recorder(results, "job") as recorder:
+            write_line(recorder, "started", "a.npy")
+        assert len(list(reader.read())) == 1  # it was only too early
+
+
+def test_a_file_that_is_gone_is_not_missed(shelf):
+    shelf.append("a", ONE)
+    shelf.append("b", ONE)
+    shelf.read()
+    (shelf.folder / "a.jsonl").unlink()
+    shelf.append("b", TWO)
+    assert shelf.read() == [("b", [READ_TWO])]
+
+
+@pytest.mark.parametrize("is_yielded", [True, False])
+def test_of_a_file_that_vanishes_meanwhile_what_was_read_stays_so(shelf, is_yielded):
+    for name in "ab":
+        shelf.append(name, ONE)
+    files = shelf.reader.read()
+    name, lines = next(files)
+    assert (name, list(lines)) == ("a", [READ_ONE])
+    if is_yielded:
+        _, lines = next(files)
+    (shelf.folder / "b.jsonl").unlink()
+    with pytest.raises(FileNotFoundError):
+        list(lines if is_yielded else files)
+    shelf.append("a", TWO)
+    assert shelf.read() == [("a", [READ_TWO])]
+
+
+def test_what_was_not_taken_of_a_file_is_new_the_next_time(shelf):
+    shelf.append("a", ONE + TWO)
+    for _, lines in shelf.reader.read():
+        assert next(lines) == READ_ONE
+        lines.close()
+    assert shelf.read() == [("a", [READ_TWO])]
+
+
+def test_records_that_cannot_be_written_say_where_and_what_to_do(tmp_path):
+    (tmp_path / "records").write_text("in the way")
+    with pytest.raises(UserError, match=r"records cannot be written: .* name another folder"):
+        Recorder(tmp_path, "job")

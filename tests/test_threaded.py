@@ -7,39 +7,40 @@ import time
 
 import pytest
 
-from videofeatures import threaded as disk
-from videofeatures.threaded import stat_or_none, threaded_map
+from videofeatures import threaded
+from videofeatures.files import stat_or_none
+from videofeatures.threaded import threaded_map
 
 
-@pytest.mark.parametrize("count", [0, 1, disk.NUM_THREADS + 1, 2 * disk.CHUNK_SIZE + 3])
+@pytest.mark.parametrize("count", [0, 1, threaded.NUM_THREADS + 1, 2 * threaded.CHUNK_SIZE + 3])
 def test_what_was_seen_comes_in_the_order_of_the_items(count):
     assert list(threaded_map(lambda k: 2 * k, range(count))) == [2 * k for k in range(count)]
 
 
 def test_as_many_looks_wait_for_the_disk_as_there_are_threads():
-    together = threading.Barrier(disk.NUM_THREADS)
+    together = threading.Barrier(threaded.NUM_THREADS)
 
     def look(k: int) -> int:
-        if k < disk.NUM_ALONE:
-            time.sleep(2 * disk.QUICK_SECONDS)  # the first one finds the disk slow
+        if k < threaded.NUM_ALONE:
+            time.sleep(2 * threaded.QUICK_SECONDS)  # the first one finds the disk slow
             return 0
         # Each waits for all others: with fewer threads, none would ever be done.
         return together.wait(timeout=60)
 
-    seen = threaded_map(look, range(disk.NUM_ALONE + 4 * disk.NUM_THREADS))
-    expected = [*[0] * disk.NUM_ALONE, *list(range(disk.NUM_THREADS)) * 4]
+    seen = threaded_map(look, range(threaded.NUM_ALONE + 4 * threaded.NUM_THREADS))
+    expected = [*[0] * threaded.NUM_ALONE, *list(range(threaded.NUM_THREADS)) * 4]
     assert sorted(seen) == sorted(expected)
 
 
 def test_a_quick_disk_needs_no_threads():
-    threads = set(threaded_map(lambda _: threading.get_ident(), range(disk.NUM_ALONE)))
+    threads = set(threaded_map(lambda _: threading.get_ident(), range(threaded.NUM_ALONE)))
     assert threads == {threading.get_ident()}
 
 
-@pytest.mark.parametrize("bad", [3, disk.NUM_ALONE + 3])
+@pytest.mark.parametrize("bad", [3, threaded.NUM_ALONE + 3])
 def test_what_a_look_raises_is_raised_whoever_looks(bad):
     def look(k: int) -> int:
-        time.sleep(2 * disk.QUICK_SECONDS)
+        time.sleep(2 * threaded.QUICK_SECONDS)
         return 1 // (k - bad)
 
     with pytest.raises(ZeroDivisionError):
@@ -47,7 +48,7 @@ def test_what_a_look_raises_is_raised_whoever_looks(bad):
 
 
 def test_items_are_taken_a_chunk_at_a_time(monkeypatch):
-    monkeypatch.setattr(disk, "CHUNK_SIZE", 10)
+    monkeypatch.setattr(threaded, "CHUNK_SIZE", 10)
     taken = []
     seen = threaded_map(lambda k: k, (taken.append(k) or k for k in range(100)))
     assert next(seen) == 0

@@ -9,4 +9,4 @@ and `manifest`. `settings` and `records` serve them all. Nothing here knows Snak
 planning imports neither torch nor ffmpeg, so that it is quick.
 """
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"

@@ -14,16 +14,18 @@ from videofeatures.errors import UserError
 from videofeatures.settings import parse_values
 
 
-def read_config(description: str, arguments: list[str] | None = None) -> dict[str, Any]:
-    """The configuration of a command line; its values are not yet checked.
-
-    Ends the program with a message if the file cannot be read.
+def read_config(
+    parser: argparse.ArgumentParser, arguments: list[str] | None = None
+) -> tuple[argparse.Namespace, dict[str, Any]]:
+    """Return a command line's options, and its configuration, whose values are not yet checked.
 
     Args:
-        description: of the program, for `--help`.
+        parser: of the program, with the options that it has beside these.
         arguments: those of the process by default.
+
+    Raises:
+        SystemExit: with a message, if the options are wrong or the file cannot be read.
     """
-    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("values", nargs="*", metavar="KEY=VALUE", help="of the configuration")
     parser.add_argument("--configfile", type=Path, default=Path("config/config.yaml"))
     args = parser.parse_args(arguments)
@@ -33,21 +35,28 @@ def read_config(description: str, arguments: list[str] | None = None) -> dict[st
         config = yaml.safe_load(args.configfile.read_text(encoding="utf-8")) or {}
     except OSError as error:
         parser.exit(2, f"{args.configfile}: {error.strerror}\n")
-    except yaml.YAMLError as error:
-        parser.exit(2, f"{args.configfile}: is not YAML: {error}\n")
-    return parse_values(config | dict(value.split("=", 1) for value in args.values))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        parser.exit(2, f"{args.configfile}: is not YAML in UTF-8: {error}\n")
+    if not isinstance(config, dict):
+        parser.exit(2, f"{args.configfile}: has no keys and values\n")
+    return args, parse_values(config | dict(value.split("=", 1) for value in args.values))
 
 
-def run_and_print(make: Callable[[dict[str, Any]], str], config: dict[str, Any]) -> int:
-    """Print what `make` says of what it has made of a configuration.
+def run_and_print(make: Callable[[], str]) -> int:
+    """Print what `make` returns, or the problem that it raises.
+
+    Args:
+        make: returns a line on what it has made; raises OSError or UserError.
 
     Returns:
         Exit status: 0 made, 2 the input cannot be used.
     """
     try:
-        print(make(config), flush=True)
+        print(make(), flush=True)
     except OSError as error:
-        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
+        # Not every write knows the name of its file.
+        place = "" if error.filename is None else f"{error.filename}: "
+        print(f"{place}{error.strerror or error}", file=sys.stderr)
         return 2
     except UserError as error:
         print(error, file=sys.stderr)

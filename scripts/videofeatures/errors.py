@@ -29,7 +29,7 @@ class VideoError(Exception):
 
     Args:
         reason: a short phrase that a user can act on.
-        ffmpeg_lines: the last lines that ffmpeg said, if it said any.
+        ffmpeg_lines: the last lines of ffmpeg's stderr, if there are any.
     """
 
     def __init__(self, reason: str, ffmpeg_lines: Iterable[str] = ()):

@@ -1,25 +1,22 @@
-"""Feature files: `.npy` and `.npz`, complete if they exist."""
+"""Files that take their place in one step, or not at all; their hashes, and what the disk knows."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BufferedRandom, BufferedReader, TextIOWrapper
 from pathlib import Path
-from typing import IO, Any, TextIO
-
-import numpy as np
+from typing import TextIO
 
 FORGOTTEN_SECONDS = 3600
-"""Age of a temporary file at which whoever wrote it is taken to be gone."""
+"""Age of a temporary file at which the process that wrote it is taken to be gone."""
 
 HASH_DIGITS = 16
-"""Of a file's SHA-256 that are kept, to tell it from another file of the same row."""
+"""Digits of a file's SHA-256 that are kept, to tell it from another file of the same row."""
 
 
 @contextmanager
@@ -39,6 +36,9 @@ def replace_file(
         tidy: remove forgotten temporary files of earlier writers of `path`, too. That takes a
             look at the whole folder.
         before: called with the file, complete and on the disk, before it takes its place.
+
+    Raises:
+        OSError: the file cannot be written, or cannot take its place.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +65,7 @@ def replace_file(
 def replace_text(
     path: str | os.PathLike, *, tidy: bool = False, errors: str = "strict"
 ) -> Iterator[TextIO]:
-    """`replace_file` for text in UTF-8, whose line ends stay as they are written, as `csv` wants.
+    """Open a file as `replace_file` does, for text in UTF-8; line ends stay as written, for `csv`.
 
     Args:
         errors: what becomes of names that are not UTF-8, as for `open`.
@@ -78,13 +78,17 @@ def replace_text(
 
 
 def hash_content(file: BufferedReader | BufferedRandom) -> str:
-    """Start of the SHA-256 of a whole file that is open for reading."""
+    """Return the first `HASH_DIGITS` of the SHA-256 of a whole file that is open for reading.
+
+    Raises:
+        OSError: it cannot be read.
+    """
     file.seek(0)
     return hashlib.file_digest(file, "sha256").hexdigest()[:HASH_DIGITS]
 
 
 def hash_file(path: str | os.PathLike) -> str | None:
-    """Start of a file's SHA-256, or None if it cannot be read."""
+    """Return the first `HASH_DIGITS` of a file's SHA-256, or None if it cannot be read."""
     try:
         with open(path, "rb") as file:
             return hash_content(file)
@@ -93,75 +97,32 @@ def hash_file(path: str | os.PathLike) -> str | None:
 
 
 def hidden_name(path: Path) -> str:
-    """Start of the names of files that serve this one, however long its own name is."""
+    """Return the start of the names of files that serve this one, however long its own name is."""
     digest = hashlib.sha256(path.name.encode(errors="surrogateescape")).hexdigest()[:16]
     return f".{digest}"
 
 
 def remove_temporary_files(folder: Path, start: str, *, before: float | None = None) -> None:
-    """Remove what processes have left that were killed while they wrote a file.
+    """Remove the temporary files of processes that were killed while they wrote a file.
 
     Args:
         start: the file's `hidden_name`.
         before: only files that were last written before this time, in seconds since the epoch.
+
+    Raises:
+        OSError: the folder cannot be read, or a file cannot be removed.
     """
     with os.scandir(folder) as entries:
-        found = [e for e in entries if e.name.startswith(start) and e.name.endswith(".part")]
-    for entry in found:
+        temporary = [e for e in entries if e.name.startswith(start) and e.name.endswith(".part")]
+    for entry in temporary:
         with contextlib.suppress(FileNotFoundError):
             if before is None or entry.stat().st_mtime < before:
                 os.unlink(entry)
 
 
-def write_features(
-    path: str | os.PathLike,
-    features: np.ndarray,
-    timestamps: np.ndarray,
-    provenance: dict[str, Any],
-    *,
-    before: Callable[[BufferedRandom], None] | None = None,
-) -> None:
-    """Write one video's features. A file that is there stays until the new one takes its place.
-
-    Args:
-        path: ends in `.npy` (the features alone) or `.npz` (`features`, `timestamps` and
-            `provenance`, a JSON string; nothing in it is pickled).
-        features: (rows, feature_dim).
-        timestamps: (rows,), float64, seconds from the container's zero to the middle of
-            what each row saw.
-        provenance: what made the features, as JSON can hold it.
-        before: see `replace_file`.
-    """
-    if len(features) != len(timestamps):
-        raise ValueError(f"{len(features)} features and {len(timestamps)} timestamps")
-    with replace_file(path, before=before) as file:
-        if str(path).endswith(".npz"):
-            np.savez(
-                file,
-                features=features,
-                timestamps=timestamps,
-                provenance=np.array(json.dumps(provenance)),
-            )
-        else:
-            np.save(_OnlyWrites(file), features, allow_pickle=False)
-
-
-def read_features(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray | None]:
-    """Read what `write_features` wrote: (features, timestamps); an `.npy` has no timestamps.
-
-    Raises:
-        OSError, ValueError: there is no such file, or it is not one of ours.
-    """
-    file = np.load(path, allow_pickle=False)
-    if isinstance(file, np.ndarray):
-        return file, None
-    with file:
-        return file["features"], file["timestamps"]
-
-
-class _OnlyWrites:
-    """A file that NumPy does not know for one: it would write past Python, and then say nothing
-    of why it could not."""
-
-    def __init__(self, file: IO[bytes]):
-        self.write = file.write
+def stat_or_none(path: str) -> os.stat_result | None:
+    """Return the stat result of a file, or None if there is none that can be seen."""
+    try:
+        return os.stat(path)
+    except OSError:
+        return None

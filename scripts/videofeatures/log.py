@@ -19,11 +19,14 @@ def start_logging(
     levels_on_stderr: Mapping[str, int] | None = None,
     before: Callable[[], None] | None = None,
 ) -> None:
-    """One line a message, on stderr and in `log_path`, which has all of them.
+    """Log one line a message, on stderr and in `log_path`, which has all of them.
 
     Args:
-        levels_on_stderr: by logger, the least level that stderr is told of it and of those below.
+        levels_on_stderr: by logger, the least level that stderr gets of it and of those below.
         before: called before a line goes to stderr.
+
+    Raises:
+        OSError: the file cannot be written.
     """
 
     def is_for_stderr(record: logging.LogRecord) -> bool:

@@ -1,4 +1,4 @@
-"""Records: one line of JSON for each thing that happened to a row.
+"""The book of what happened: one line of JSON for each thing that happened to a row.
 
 Each process appends to a file of its own under `<results>/records/`, so a kill costs at most the
 last line. `started` says that a row is being worked on, `failed` that it has failed; neither
@@ -7,6 +7,8 @@ now: it is written just before the rename. Whoever wrote another line after it w
 between, so only the last line of a record file can tell of a feature file that never came to
 its place; that file is told by its hash. So what the feature file on the disk was made with is
 known whatever was killed when, and nothing depends on its mtime, which Snakemake changes.
+
+What is pending, the manifest, the progress of a run and the report are views of these lines.
 """
 
 from __future__ import annotations
@@ -17,58 +19,136 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, Required, TypedDict, cast, get_args
 
 from videofeatures.errors import UserError
 from videofeatures.files import hash_file
 
-STATUSES = ("started", "done", "failed")
-"""Of a line about a row. Others are notes about the process."""
+RowStatus = Literal["started", "done", "failed"]
+ROW_STATUSES: tuple[RowStatus, ...] = get_args(RowStatus)
 
 
-def records_folder(results: str | os.PathLike) -> Path:
-    """Where the record files of all processes are."""
-    return Path(results) / "records"
-
-
-class Record(NamedTuple):
-    """A line about a row: what planning and the manifest need to know of it.
+class RowFacts(TypedDict, total=False):
+    """What is said of one attempt at one feature file.
 
     Attributes:
         stale: of `started` and `failed`: whether a feature file was there before.
-        duration_seconds: of the video.
-        seconds: that its row took.
+        duration_seconds: of the video, as its header says.
+        seconds: that the row took; in decoding and in the network, of these.
+        mean_norm: of its features, before they were divided by their norms.
+        ffmpeg_lines: what ffmpeg had to say, though it gave frames.
+        reason: why it failed, or what is wrong with it though it is done.
     """
 
-    time: float
-    status: str
-    stale: bool | None
-    digest: str
-    weights: str
+    video_path: str
     video_size: int | None
     video_mtime_ns: int | None
+    digest: str
+    weights: str | None
+    stale: bool
     reason: str
-    num_features: int | None
-    feature_dim: int | None
+    ffmpeg_lines: list[str]
+    file_hash: str
+    num_features: int
+    feature_dim: int
+    mean_norm: float
+    num_frames: int
     duration_seconds: float | None
-    seconds: float | None
-    ffmpeg_lines: tuple[str, ...]
+    average_fps: float | None
+    width: int
+    height: int
+    codec: str
+    seconds: float
+    decode_seconds: float
+    compute_seconds: float
+
+
+class RowLine(RowFacts):
+    """A line about a row."""
+
+    time: float
+    status: RowStatus
+    feature_path: str
+
+
+class ProcessLine(TypedDict, total=False):
+    """What a process computes with: its first line, and one for each further network."""
+
+    time: Required[float]
+    status: Required[Literal["process"]]
+    program: str
+    settings: Required[dict[str, Any]]
+    digest: Required[str]
+    weights: str | None
+    dtype: str
+    device: str
+    device_uuid: str | None
+    cuda_visible_devices: str | None
+    host: str
+    ffmpeg: str
+    torch: str
+
+
+class ElsewhereLine(TypedDict):
+    """Rows that others did, so that this process need not."""
+
+    time: float
+    status: Literal["elsewhere"]
+    num_rows: int
+
+
+class EndFacts(TypedDict):
+    """Where a process's time went: see `extraction.timing`."""
+
+    started_time: float
+    first_batch_time: float | None
+    num_clips: int
+    seconds: float
+    startup_seconds: float
+    compute_seconds: float
+    idle_seconds: float
+    decode_cpu_seconds: float
+    compute_cpu_seconds: float
+    video_seconds: float
+    peak_memory_mb: float
+
+
+class EndLine(EndFacts):
+    """The end of a process that came to it."""
+
+    time: float
+    status: Literal["end"]
+    batch_size: int
+
+
+class CutLine(TypedDict):
+    """Half a line: of a process that was killed, or is writing it now."""
+
+    status: Literal["cut"]
+
+
+Line = RowLine | ProcessLine | ElsewhereLine | EndLine | CutLine
+
+
+def records_folder(results: str | os.PathLike) -> Path:
+    """Return where the record files of all processes are."""
+    return Path(results) / "records"
 
 
 class Recorder:
-    """Appends records to a new file. Use as a context manager."""
+    """Appends lines to a new file. Use as a context manager."""
 
-    def __init__(self, results: str | os.PathLike, name: str, facts: dict[str, Any]):
-        """Start a file whose first line holds `facts` about the whole process.
+    def __init__(self, results: str | os.PathLike, name: str):
+        """Start a file.
 
         Args:
             results: the results folder.
             name: start of the file's name.
 
         Raises:
-            UserError: nothing can be written there; so do `record` and `note`.
+            UserError: nothing can be written there; so does `write`.
         """
         folder = records_folder(results)
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
@@ -78,19 +158,11 @@ class Recorder:
             self._file = open(path, "x", encoding="utf-8")  # noqa: SIM115 (closed by __exit__)
         except OSError as error:
             raise _unwritable(path, error) from None
-        self.note("process", **facts)
 
-    def record(self, status: str, feature_path: str, **facts: Any) -> None:
-        """Append one record and hand it to the operating system at once."""
-        self.note(status, feature_path=feature_path, **facts)
-
-    def note(self, status: str, **facts: Any) -> None:
-        """Append facts about the process, which say nothing of any row."""
-        self._write({"time": time.time(), "status": status, **facts})
-
-    def _write(self, entry: dict[str, Any]) -> None:
+    def write(self, line: Line) -> None:
+        """Append a line and hand it to the operating system at once."""
         try:
-            self._file.write(json.dumps(entry) + "\n")
+            self._file.write(json.dumps(line) + "\n")
             self._file.flush()
         except OSError as error:
             raise _unwritable(self._file.name, error) from None
@@ -110,8 +182,74 @@ def _unwritable(path: str | os.PathLike, error: OSError) -> UserError:
     )
 
 
+class RecordReader:
+    """Reads record files, and on from where it was when it is asked again."""
+
+    def __init__(self, results: str | os.PathLike, *, start: str = ""):
+        """Nothing is read yet.
+
+        Args:
+            results: the results folder.
+            start: read only files whose names start so.
+        """
+        self._folder = records_folder(results)
+        self._start = start
+        self._num_bytes_read: dict[str, int] = {}
+
+    def read(self) -> Iterator[tuple[str, Iterator[Line]]]:
+        """Yield each file that has new lines: its name, and those of its lines that are new.
+
+        Take a file's lines before the next file.
+
+        Raises:
+            OSError: a file cannot be read; what has been read stays so.
+        """
+        try:
+            with os.scandir(self._folder) as entries:
+                files = [e for e in entries if e.name.endswith(".jsonl")]
+        except (FileNotFoundError, NotADirectoryError):
+            return  # nothing has been recorded so far
+        for entry in sorted(files, key=lambda entry: entry.name):
+            if not entry.name.startswith(self._start):
+                continue
+            if entry.stat().st_size > self._num_bytes_read.get(entry.name, 0):
+                yield entry.name.removesuffix(".jsonl"), self._new_lines(entry)
+
+    def _new_lines(self, entry: os.DirEntry[str]) -> Iterator[Line]:
+        offset = self._num_bytes_read.get(entry.name, 0)
+        try:
+            with open(entry.path, "rb") as file:
+                file.seek(offset)
+                for text in file:
+                    if not text.endswith(b"\n"):
+                        yield {"status": "cut"}
+                        return  # it may be whole at the next time
+                    offset += len(text)
+                    yield _parse(text)
+        finally:
+            self._num_bytes_read[entry.name] = offset
+
+
+class Record(NamedTuple):
+    """What is kept of a `RowLine` while a million of them are in memory."""
+
+    time: float
+    status: RowStatus
+    stale: bool | None
+    digest: str
+    weights: str
+    video_size: int | None
+    video_mtime_ns: int | None
+    reason: str
+    num_features: int | None
+    feature_dim: int | None
+    duration_seconds: float | None
+    seconds: float | None
+    ffmpeg_lines: tuple[str, ...]
+
+
 class Records:
-    """All that earlier processes wrote.
+    """What earlier processes have written, by row.
 
     Attributes:
         last: by feature path, what happened to the row last.
@@ -136,37 +274,39 @@ class Records:
         is_done = last is not None and last.status == "done"
         made = last if is_done else self._done_before.get(feature_path)
         if unsure := self._unsure.get(feature_path):
-            found = hash_file(feature_path)
+            present = hash_file(feature_path)
             later = [pair for pair in unsure if made is None or pair[0].time > made.time]
             for record, file_hash in sorted(later, key=lambda pair: pair[0].time, reverse=True):
-                if file_hash == found:
+                if file_hash == present:
                     return record
         return made
 
-    def add_lines(self, lines: Iterable[str]) -> None:
-        """Take all lines of one record file. One that was cut off by a kill says nothing."""
-        done: dict[str, Any] | None = None  # the line before, if it was one
+    def failure_of(self, feature_path: str) -> Record | None:
+        """Return the record of a row that failed when it was tried last, or None."""
+        last = self.last.get(feature_path)
+        return last if last is not None and last.status == "failed" else None
+
+    def add(self, lines: Iterable[Line]) -> None:
+        """Take all lines of one record file."""
+        done: RowLine | None = None  # the line before, if it was one
         for line in lines:
-            entry = _parse(line)
-            if done is not None and not _takes_back(entry, done):
+            if done is not None and not _takes_back(line, done):
                 self._add(done)
             done = None
-            if entry is None:
-                continue
-            if entry["status"] == "process":
-                self.settings[entry["digest"]] = entry["settings"]
-            elif entry["status"] == "done":
-                done = entry
-            elif entry["status"] in STATUSES:
-                self._add(entry)
+            if line["status"] == "process":
+                self.settings[line["digest"]] = line["settings"]
+            elif line["status"] == "done":
+                done = line
+            elif line["status"] == "started" or line["status"] == "failed":
+                self._add(line)
         if done is not None and (file_hash := done.get("file_hash")):
             pair = (_to_record(done), file_hash)
             self._unsure.setdefault(done["feature_path"], []).append(pair)
         elif done is not None:  # version 0.1.0 wrote it afterwards, and no hash
             self._add(done)
 
-    def _add(self, entry: dict[str, Any]) -> None:
-        key, record = entry["feature_path"], _to_record(entry)
+    def _add(self, line: RowLine) -> None:
+        key, record = line["feature_path"], _to_record(line)
         last = self.last.get(key)
         # Not `<`: of two lines with one time, the later one in the file is the later one.
         if last is None or last.time <= record.time:
@@ -182,35 +322,32 @@ class Records:
 
 
 def read_records(results: str | os.PathLike, *, start: str = "") -> Records:
-    """Read all record files, or those whose names start so."""
+    """Return what all record files say, or those whose names start so."""
     records = Records()
-    for path in records_folder(results).glob("*.jsonl"):
-        if path.name.startswith(start):
-            with open(path, encoding="utf-8", errors="replace") as file:
-                records.add_lines(file)
+    for _, lines in RecordReader(results, start=start).read():
+        records.add(lines)
     return records
 
 
-def _parse(line: str) -> dict[str, Any] | None:
+def _parse(text: bytes) -> Line:
     try:
-        return json.loads(line)
+        line: Any = json.loads(text.decode(errors="replace"))
+        if isinstance(line, dict) and "status" in line:
+            return cast(Line, line)
     except json.JSONDecodeError:
-        return None
+        pass
+    return {"status": "cut"}  # a damaged line may be JSON, and no line of ours
 
 
-def _takes_back(entry: dict[str, Any] | None, done: dict[str, Any]) -> bool:
+def _takes_back(line: Line, done: RowLine) -> bool:
     """Whether the line after a `done` says that its file could not come to its place."""
-    return (
-        entry is not None
-        and entry["status"] == "failed"
-        and entry["feature_path"] == done["feature_path"]
-    )
+    return line["status"] == "failed" and line["feature_path"] == done["feature_path"]
 
 
-def _to_record(entry: dict[str, Any]) -> Record:
-    get: Callable[[str], Any] = entry.get
+def _to_record(line: RowLine) -> Record:
+    facts: dict[str, Any] = dict(line)
     for name in ("status", "digest", "weights", "reason"):
-        if text := entry.get(name):
-            entry[name] = sys.intern(text)  # the same for thousands of rows
-    entry["ffmpeg_lines"] = tuple(entry.get("ffmpeg_lines") or ())
-    return Record(*map(get, Record._fields))
+        if text := facts.get(name):
+            facts[name] = sys.intern(text)  # the same for thousands of rows
+    facts["ffmpeg_lines"] = tuple(facts.get("ffmpeg_lines") or ())
+    return Record._make(map(facts.get, Record._fields))

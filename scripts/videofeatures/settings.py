@@ -1,104 +1,330 @@
-"""What the user can set, and which of it changes the numbers."""
+"""What the user can set: each key once, with all that checks it and tells of it.
+
+A new key is a new field of `Settings` or `Config`, and `make docs`, which writes what stands in
+`config/`. The options of `extract.py` follow by themselves.
+"""
 
 from __future__ import annotations
 
-import hashlib
+import difflib
 import json
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Mapping
+from enum import Enum
 from functools import cache
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from videofeatures.networks.backbones import BACKBONES, Backbone
-
-NUMERICS_VERSION = 1
-"""Raised whenever a change of this program changes the features it makes."""
-
-SCHEMA_PATH = Path(__file__).parents[2] / "config" / "schema.yaml"
-
-OTHER_KEYS = (
-    "device",
-    "batch_size",
-    "decoders",
-    "skip_unused",
-    "truncated",
-    "local_files_only",
-    "decode_timeout_seconds",
-    "claim_timeout_seconds",
-)
-"""Settings that change how fast features are made, or whether, and not the features."""
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WrapValidator
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """How a row becomes features. `config/README.md` documents each key.
+class Group(Enum):
+    """Keys that stand together wherever keys are listed, in this order."""
 
-    None means “as the backbone has it” (`frame_rate` to `crop_size`), or “as fits
-    the machine” (`batch_size`, `decoders`).
+    WORK = "What to work on"
+    NUMBERS = "What changes the numbers: changing one makes every row pending"
+    SPEED = "What changes only speed and scheduling"
+    TROUBLE = "What can go wrong"
+
+
+class Key(NamedTuple):
+    """What people are told of a key; the text below its field is for `config/README.md`.
+
+    Attributes:
+        help: a few words, for `config.yaml`, `schema.yaml`, `--help` and messages.
+        unset: what null stands for, if it may be null.
     """
 
-    backbone: str = "resnet152"
-    frame_rate: float | None = None
-    resize_size: int | None = None
-    crop_size: int | None = None
-    interpolation: str = "bilinear"
-    square_pixels: bool = True
-    hwaccel: str = "none"
-    precision: str = "auto"
-    l2_normalize: bool = True
-    half_precision: bool = True
-    device: str = "auto"
-    batch_size: int | None = None
-    decoders: int | None = None
-    skip_unused: bool = False
-    truncated: str = "fail"
-    local_files_only: bool = True
-    decode_timeout_seconds: float = 120
-    claim_timeout_seconds: float = 120
+    group: Group
+    help: str
+    unset: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.help}; null: {self.unset}" if self.unset else self.help
+
+
+def _as_given(value: float, check: Callable[[float], float]) -> float:
+    check(value)
+    return value
+
+
+AS_GIVEN = WrapValidator(_as_given)
+"""Keeps 2 and 2.0 apart, as digests do: pydantic makes floats of both."""
+
+
+class Settings(BaseModel):
+    """How a row becomes features.
+
+    None means “as the backbone has it” (`frame_rate` to `interpolation`), or “as fits
+    the machine” (`batch_size`, `decoders`).
+
+    Raises:
+        ValidationError: a value is not what its key needs, or there is no such key.
+    """
+
+    # A job checks nothing: what does so is built where it is first used.
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", defer_build=True)
+
+    backbone: Annotated[
+        str,
+        Field(min_length=1),
+        Key(
+            Group.NUMBERS,
+            "the CNN: resnet152 (2d), resnext101 (3d), efficientnet_lite0 (2d, small)",
+        ),
+    ] = "resnet152"
+    """The CNN, see the table in the README: `resnet152` (2d), `resnext101` (3d),
+    `efficientnet_lite0` (2d, small, for trying things out)."""
+
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"],
+        Key(
+            Group.NUMBERS,
+            "of the CNN: auto (float16 on CUDA, else float32), float32, bfloat16, float16",
+        ),
+    ] = "auto"
+    """What the CNN computes in: `float32`, `bfloat16`, `float16`, or `auto`, which is float16 on
+    CUDA and float32 on a CPU. `auto` is recorded as such: a collection may be done on both. See
+    the figures below."""
+
+    l2_normalize: Annotated[bool, Key(Group.NUMBERS, "each feature has length 1")] = True
+    """Divide each feature by its length, as the original does."""
+
+    half_precision: Annotated[
+        bool, Key(Group.NUMBERS, "features are stored as float16, else as float32")
+    ] = True
+    """Store float16, as the original does; else float32."""
+
+    frame_rate: Annotated[
+        float | None,
+        Field(gt=0),
+        AS_GIVEN,
+        Key(Group.NUMBERS, "frames a second", unset="the backbone's own"),
+    ] = None
+    """Frames taken from each second of video. `null`: the backbone's own, for these four keys."""
+
+    resize_size: Annotated[
+        int | None,
+        Field(ge=32, le=4096),
+        Key(Group.NUMBERS, "short side in pixels", unset="the backbone's own"),
+    ] = None
+    """Short side of the frame, in pixels; the long side follows, rounded down."""
+
+    crop_size: Annotated[
+        int | None,
+        Field(ge=0, le=4096),
+        Key(Group.NUMBERS, "centre crop in pixels, 0 for none", unset="the backbone's own"),
+    ] = None
+    """Side of the centre crop, in pixels; 0 for the whole frame."""
+
+    interpolation: Annotated[
+        Literal["bilinear", "bicubic", "area", "lanczos"] | None,
+        Key(
+            Group.NUMBERS,
+            "scaler of ffmpeg: bilinear, bicubic, area, lanczos",
+            unset="the backbone's own",
+        ),
+    ] = None
+    """ffmpeg's scaler: `bilinear`, which is that of all three backbones, `bicubic`, `area`,
+    `lanczos`. Published features of the original were made with bilinear, which was ffmpeg's
+    default until version 4; from version 5 it is bicubic, so it is always given."""
+
+    square_pixels: Annotated[
+        bool,
+        Key(Group.NUMBERS, "anamorphic videos get their proportions; the original squashes them"),
+    ] = True
+    """Give anamorphic videos (non-square pixels) their proportions. `false` takes the coded size,
+    as the original does, which squashes them."""
+
+    hwaccel: Annotated[
+        Literal["none", "auto", "cuda", "vaapi", "qsv", "vulkan", "amf", "videotoolbox"],
+        Key(Group.NUMBERS, "device that ffmpeg decodes on: none, auto, cuda, vaapi, …"),
+    ] = "none"
+    """What ffmpeg decodes on: `none` (the CPU), its `-hwaccel` `cuda` (NVDEC), `vaapi`, …, or
+    `auto`: the first of `cuda`, `vaapi`, `qsv` and `videotoolbox` that it can use here, else the
+    CPU. The others fail where their device is not there. It is among these keys because nothing
+    proves that a device gives the same pixels; we have run `auto` without a device only."""
+
+    device: Annotated[
+        Literal["auto", "cuda", "cpu"],
+        Key(Group.SPEED, "of the CNN: auto (a GPU if there is one), cuda (or else fail), cpu"),
+    ] = "auto"
+    """What the CNN runs on: `cuda`, `cpu`, or `auto`, which is a GPU where torch can use one.
+    `cuda` fails where it cannot, instead of computing on a CPU for days."""
+
+    batch_size: Annotated[
+        int | None,
+        Field(ge=1),
+        Key(Group.SPEED, "frames or clips in one forward pass", unset="as fits the device"),
+    ] = None
+    """Frames or clips in one forward pass; `null`: 64 on CUDA; on a CPU 2, or 4 in 16 bits, where
+    small batches are the fastest. Frames of different videos share a batch. A batch that does not
+    fit the memory is halved until it does, with a warning."""
+
+    decoders: Annotated[
+        int | None,
+        Field(ge=1),
+        Key(Group.SPEED, "videos decoded at a time by one job", unset="as fits its cores"),
+    ] = None
+    """Videos that one job decodes at a time; `null`: one for each of its cores, 16 at most."""
+
+    skip_unused: Annotated[
+        bool, Key(Group.SPEED, "leave packets out that no taken frame depends on")
+    ] = False
+    """Do not decode what no taken frame depends on. See “Decoding less”. Needs ffmpeg 7 or newer,
+    as the one that is installed is."""
+
+    truncated: Annotated[
+        Literal["fail", "keep"],
+        Key(Group.TROUBLE, "a video that ends before its time: fail, or keep what is there"),
+    ] = "fail"
+    """What a video is that ends before its time: `fail`, or `keep` what is there, and say so in
+    the manifest. See below."""
+
+    local_files_only: Annotated[
+        bool, Key(Group.TROUBLE, "refuse playlists and all that makes ffmpeg open other files")
+    ] = True
+    """Refuse whatever makes ffmpeg open other files or the network (HLS, DASH, ffconcat, SDP, …),
+    by its content, not its name. `false` for playlists that you trust."""
+
+    decode_timeout_seconds: Annotated[
+        float,
+        Field(gt=0),
+        AS_GIVEN,
+        Key(Group.TROUBLE, "a decoder that gives nothing for so long is ended"),
+    ] = 120
+    """A decoder that gives nothing for so long, while it is waited for, is ended, and its row
+    fails: ffmpeg, or the process that reads a file's header and its packets."""
+
+    claim_timeout_seconds: Annotated[
+        float,
+        Field(ge=8),
+        AS_GIVEN,
+        Key(Group.TROUBLE, "a row is taken from a process that gave no sign of life for so long"),
+    ] = 120
+    """A row is taken over from a process on another machine that gave no sign of life for so long.
+    The same for all runs that share a collection; on NFS no less than 90, since changes may be
+    seen a minute late."""
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Settings:
-        """Take this class's keys from a checked configuration."""
-        return cls(**{f.name: config[f.name] for f in fields(cls) if f.name in config})
-
-    @property
-    def bytes_per_number(self) -> int:
-        """Of a stored feature."""
-        return 2 if self.half_precision else 4
-
-    def resolve_backbone(self) -> Backbone:
-        """The backbone with the user's frame rate and sizes in place of its own.
-
-        A `crop_size` of 0 means no crop.
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Return what a configuration says of this class's keys.
 
         Raises:
-            KeyError: no backbone of that name.
+            ValidationError: see `config_problems`.
         """
-        backbone = BACKBONES[self.backbone]
-        overrides = {
-            key: getattr(self, key)
-            for key in ("frame_rate", "resize_size", "crop_size")
-            if getattr(self, key) is not None
-        }
-        return replace(backbone, **overrides)
+        return cls(**{name: config[name] for name in cls.model_fields if name in config})
 
-    def numerics(self) -> dict[str, Any]:
-        """All that decides the numbers, except the weights, with defaults filled in.
 
-        `precision` is as it was asked for: a login node and a GPU node must agree on
-        what `auto` means for the rows that are pending.
-        """
-        own = {key: value for key, value in asdict(self).items() if key not in OTHER_KEYS}
-        return own | self.resolve_backbone().numerics() | {"numerics_version": NUMERICS_VERSION}
+class Config(Settings):
+    """The whole configuration: `Settings`, and what only a run needs to know."""
 
-    def digest(self) -> str:
-        """A short hash of `numerics()`, kept in every record."""
-        text = json.dumps(self.numerics(), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+    videos: Annotated[
+        str, Field(min_length=1), Key(Group.WORK, "CSV with the columns video_path,feature_path")
+    ] = "config/videos.csv"
+    """Path of the CSV."""
+
+    results: Annotated[
+        str,
+        Field(min_length=1),
+        Key(Group.WORK, "folder for records, logs, report; one per collection and backbone"),
+    ] = "results"
+    """Folder for records, logs, manifest and report (not for features: the CSV says where they
+    go). Give each collection and backbone its own, so that two runs from one clone keep apart."""
+
+    report: Annotated[bool, Key(Group.WORK, "a run leaves results/report.html at its end")] = True
+    """Leave `<results>/report.html` at the end of a run, unless it was stopped."""
+
+    weights: Annotated[
+        str,
+        Field(min_length=1),
+        Key(
+            Group.NUMBERS,
+            "of the CNN: auto, a name such as IMAGENET1K_V1, the path of a file, random",
+        ),
+    ] = "auto"
+    """See below. What counts is the content of the file, not its name or place."""
+
+    videos_per_job: Annotated[
+        int, Field(ge=1), Key(Group.SPEED, "rows that one process does, at most")
+    ] = 256
+    """Rows that one job does, at most. A job loads the CNN once; a job that is killed loses only
+    the videos it was in the middle of. On a cluster it decides how many jobs there are: see
+    [profiles/README.md](../profiles/README.md)."""
+
+    mem_mb: Annotated[int, Field(ge=1), Key(Group.SPEED, "memory asked for each job, in MB")] = 8000
+    """Memory asked for each job, in MB: Snakemake's resource `mem_mb`. See “How much memory a job
+    takes”; CUDA takes a few GB more (not measured)."""
+
+    minutes_per_video: Annotated[
+        float,
+        Field(gt=0),
+        AS_GIVEN,
+        Key(Group.SPEED, "time asked for each job: 15 minutes, and this for each video"),
+    ] = 2
+    """Snakemake's resource `runtime` of a job is 15 minutes, and this for each of its videos."""
+
+    retry_failed: Annotated[
+        bool,
+        Key(Group.TROUBLE, "rows that failed before are tried again"),
+    ] = True
+    """Try rows again that failed before. `false` leaves those alone that would fail again: same
+    video, same settings, same weights. Rows asked for by path are tried in any case."""
+
+    @property
+    def settings(self) -> Settings:
+        """Of these keys, those that say how a row becomes features."""
+        return Settings.model_construct(**{name: getattr(self, name) for name in SETTINGS_KEYS})
+
+
+SETTINGS_KEYS = tuple(Settings.model_fields)
+
+
+def _in_order() -> dict[str, Key]:
+    keys = {
+        name: next(item for item in field.metadata if isinstance(item, Key))
+        for name, field in Config.model_fields.items()
+    }
+
+    def place(name: str) -> tuple[int, bool]:
+        # In a group, what only a run needs comes first, but no weights before their network.
+        is_late = name in Settings.model_fields and name != "backbone"
+        return list(Group).index(keys[name].group), is_late
+
+    return {name: keys[name] for name in sorted(keys, key=place)}
+
+
+KEYS = _in_order()
+"""Every key of the configuration, in the order of `config.yaml`."""
+
+
+@cache
+def json_schema() -> dict[str, Any]:
+    """The configuration as JSON Schema. The `type` of a key is a list, with "null" last."""
+    properties = Config.model_json_schema()["properties"]
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Configuration of the workflow",
+        "description": "config/README.md says the same with reasons.",
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            name: {"description": str(key)} | _merge_kinds(properties[name])
+            for name, key in KEYS.items()
+        },
+    }
+
+
+def _merge_kinds(entry: dict[str, Any]) -> dict[str, Any]:
+    """What pydantic says of a key, with null among its types, not as a schema beside another."""
+    kinds = entry.get("anyOf", [entry])
+    merged = {"type": [kind["type"] for kind in kinds]}
+    merged |= {k: v for k, v in kinds[0].items() if k not in ("type", "title", "default")}
+    if "enum" in merged and "null" in merged["type"]:
+        merged["enum"] = [*merged["enum"], None]
+    return merged | {"default": entry["default"]}
 
 
 def parse_values(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration whose values have the types that were meant on a command line.
+    """Return a configuration whose values have the types that were meant on a command line.
 
     Snakemake's `--config` takes `false` and `null` for text, and a folder named `2024` for
     a number; the original program's switches are 0 and 1. A value that cannot be what its
@@ -107,11 +333,11 @@ def parse_values(config: dict[str, Any]) -> dict[str, Any]:
     import yaml
 
     def parse(key: str, value: Any) -> Any:
-        kind = _schema()["properties"].get(key, {}).get("type")
-        is_text = kind in ("string", None)
+        kinds = json_schema()["properties"].get(key, {}).get("type", ["string"])
+        is_text = kinds == ["string"]
         if is_text and isinstance(value, int | float) and not isinstance(value, bool):
             return str(value)
-        if kind == "boolean" and value in (0, 1):
+        if kinds == ["boolean"] and value in (0, 1):
             return bool(value)
         if not is_text and isinstance(value, str):
             try:
@@ -123,52 +349,47 @@ def parse_values(config: dict[str, Any]) -> dict[str, Any]:
     return {key: parse(key, value) for key, value in config.items()}
 
 
-def config_problems(config: dict[str, Any]) -> list[str]:
-    """What is wrong with a configuration, one sentence a key.
+def config_problems(config: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with a configuration, one sentence a key.
 
-    Keys that are not there are not a problem here: a program has defaults for them, and
-    the shipped `config/config.yaml` holds them all.
+    Keys that are not there are not a problem here: they have defaults.
     """
-    from jsonschema import Draft202012Validator
-
-    schema = _schema()
-    problems = []
-    for error in Draft202012Validator(schema).iter_errors(config):
-        key = error.path[0] if error.path else None
-        if error.validator == "additionalProperties":
-            unknown = sorted(set(config) - set(schema["properties"]))
-            problems += [
-                f"configuration: there is no key `{name}`{_nearest(name)}" for name in unknown
-            ]
-        elif error.validator == "required":
-            continue
-        else:
-            problems.append(f"configuration: {key}: {error.message}{_hint(schema, key)}")
-    if not problems:
-        backbone = Settings.from_config(config).resolve_backbone()
-        if backbone.crop_size > backbone.resize_size:
-            problems.append(
-                f"configuration: crop_size: {backbone.crop_size} is larger than the short side "
-                f"of a frame, resize_size {backbone.resize_size}"
-            )
-    return problems
+    try:
+        Config.model_validate(config)
+    except ValidationError as error:
+        wrong = dict.fromkeys(detail["loc"][0] for detail in error.errors())
+        return [f"configuration: {_problem(name, config)}" for name in wrong]
+    return []
 
 
-def _nearest(name: str) -> str:
-    import difflib
+def _problem(name: Any, config: Mapping[str, Any]) -> str:
+    if name not in KEYS:
+        near = difflib.get_close_matches(str(name), KEYS, n=1)
+        where = f"; did you mean `{near[0]}`?" if near else "; config/README.md lists them"
+        return f"there is no key `{name}`{where}"
+    value = config[name]
+    given = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
+    text = KEYS[name].help
+    return f"{name}: {given} is not {_allowed(name)}. {text[0].upper()}{text[1:]}"
 
-    near = difflib.get_close_matches(name, _schema()["properties"], n=1)
-    return f"; did you mean `{near[0]}`?" if near else "; config/README.md lists them"
 
-
-def _hint(schema: dict[str, Any], key: str | None) -> str:
-    return f". {schema['properties'][key]['description']}" if key else ""
-
-
-@cache
-def _schema() -> dict[str, Any]:
-    import yaml
-
-    schema = yaml.safe_load(SCHEMA_PATH.read_text(encoding="utf-8"))
-    schema["properties"]["backbone"]["enum"] = list(BACKBONES)
-    return schema
+def _allowed(name: str) -> str:
+    """What a key may be, in words."""
+    entry = json_schema()["properties"][name]
+    if choices := entry.get("enum"):
+        allowed = "one of " + ", ".join(choice for choice in choices if choice is not None)
+    else:
+        allowed = {
+            "boolean": "true or false",
+            "integer": "a whole number",
+            "number": "a number",
+            "string": "a text that is not empty",
+        }[entry["type"][0]]
+    if "maximum" in entry:
+        allowed += f" from {entry['minimum']} to {entry['maximum']}"
+    elif "minimum" in entry:
+        allowed += f" of {entry['minimum']} or more"
+    elif "exclusiveMinimum" in entry:
+        allowed += f" greater than {entry['exclusiveMinimum']}"
+    unset = KEYS[name].unset
+    return f"{allowed}, or null ({unset})" if unset else allowed

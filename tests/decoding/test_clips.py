@@ -1,11 +1,22 @@
-"""Frames to clips, and the times of what each row saw."""
+"""Frames to clips, and the times of what each row saw; and one source to clips."""
 
 from __future__ import annotations
+
+import threading
+from collections import deque
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from videofeatures.decoding.clips import iter_clips, row_timestamps
+from conftest import make_clip
+from videofeatures.decoding.clips import Decoding, iter_clips, row_timestamps
+from videofeatures.decoding.ffmpeg_decoder import FfmpegDecoder
+from videofeatures.decoding.view import View
+from videofeatures.errors import VideoError
+from videofeatures.networks.backbones import BACKBONES
+from videofeatures.settings import Settings
+from videofeatures.source import Source
 
 
 def frames(count: int) -> list[np.ndarray]:
@@ -45,8 +56,108 @@ def test_no_frame_is_lost_and_the_last_clip_is_filled_with_black(num_frames, siz
 def test_timestamps_are_the_middle_of_what_a_row_saw(
     num_frames, frame_rate, num_frames_per_clip, expected
 ):
-    found = row_timestamps(num_frames, frame_rate, num_frames_per_clip)
+    view = View(
+        frame_rate=frame_rate,
+        resize_size=2,
+        crop_size=0,
+        num_frames_per_clip=num_frames_per_clip,
+    )
+    found = row_timestamps(num_frames, view)
     assert found.dtype == np.float64
     np.testing.assert_allclose(found, expected, rtol=1e-12)
     clips = list(iter_clips(iter(frames(num_frames)), num_frames_per_clip))
     assert len(clips) == len(found)
+
+
+@pytest.fixture
+def decoder():
+    with FfmpegDecoder(Settings()) as decoder:
+        yield decoder
+
+
+@pytest.mark.parametrize(
+    ("backbone", "num_frames", "shapes"),
+    [
+        ("resnet152", 3, [(224, 298, 3)] * 3),
+        ("resnext101", 72, [(16, 112, 112, 3)] * 5),  # 4.5 clips
+    ],
+)
+def test_a_source_is_decoded_for_a_view(tmp_path, decoder, backbone, num_frames, shapes):
+    path = make_clip(tmp_path / "a.mp4", seconds=3)
+    decoding = Decoding(decoder, Source(str(path)), BACKBONES[backbone].view)
+    assert (decoding.metadata, decoding.num_frames, decoding.num_clips) == (None, 0, 0)
+    counts = []
+    clips = []
+    for pixels in decoding.clips():
+        clips.append(pixels)
+        counts.append(decoding.num_clips)
+    assert [(pixels.shape, pixels.dtype) for pixels in clips] == [(s, np.uint8) for s in shapes]
+    assert counts == list(range(1, len(shapes) + 1))  # when a clip comes, it is counted
+    assert decoding.num_frames == num_frames
+    assert (decoding.metadata.width, decoding.metadata.duration_seconds) == (320, 3)
+    assert (list(decoding.messages), decoding.warning) == ([], None)
+    assert len(row_timestamps(decoding.num_frames, BACKBONES[backbone].view)) == len(clips)
+
+
+def cut_off(path: Path) -> Source:
+    """A video that ends half way."""
+    content = make_clip(path, seconds=6).read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    return Source(str(path))
+
+
+def test_a_truncated_source_fails_after_its_clips_or_is_kept_with_a_warning(tmp_path, decoder):
+    source = cut_off(tmp_path / "cut.mkv")
+    view = BACKBONES["resnet152"].view
+    decoding = Decoding(decoder, source, view)
+    clips = decoding.clips()
+    assert [next(clips).shape for _ in range(3)] == [(224, 298, 3)] * 3
+    with pytest.raises(VideoError, match=r"^ends at 3 s of 6 s: truncated$"):
+        next(clips)
+    kept = Decoding(decoder, source, view, truncated="keep")
+    assert len(list(kept.clips())) == kept.num_clips == kept.num_frames == 3
+    assert kept.warning == decoding.warning == "ends at 3 s of 6 s: truncated"
+
+
+def test_what_the_decoder_says_of_frames_that_come_is_kept(tmp_path, decoder):
+    path = make_clip(tmp_path / "damaged.mkv", seconds=6)
+    content = bytearray(path.read_bytes())
+    for place in range(len(content) * 3 // 10, len(content) * 6 // 10, 200):
+        content[place] ^= 0xFF
+    path.write_bytes(content)
+    decoding = Decoding(decoder, Source(str(path)), BACKBONES["resnet152"].view)
+    assert len(list(decoding.clips())) == 6
+    assert 0 < len(decoding.messages) <= 20
+
+
+def test_a_source_that_cannot_be_read_has_no_metadata(tmp_path, decoder):
+    decoding = Decoding(decoder, Source(str(tmp_path)), BACKBONES["resnet152"].view)
+    with pytest.raises(VideoError, match="is a folder"):
+        list(decoding.clips())
+    assert (decoding.metadata, decoding.num_clips) == (None, 0)
+
+
+def test_one_that_is_left_in_the_middle_leaves_no_process(tmp_path):
+    path = make_clip(tmp_path / "a.mp4", seconds=60)
+    with FfmpegDecoder(Settings(frame_rate=25)) as decoder:
+        view = View(frame_rate=25, resize_size=240, crop_size=0)
+        clips = Decoding(decoder, Source(str(path)), view).clips()
+        next(clips)
+        clips.close()
+    children = Path(f"/proc/self/task/{threading.get_native_id()}/children")
+    assert children.read_text().split() == []
+
+
+def test_a_stop_ends_decoding(tmp_path):
+    path = make_clip(tmp_path / "a.mp4", seconds=60)
+    stopped = threading.Event()
+    with FfmpegDecoder(Settings(), stopped=stopped) as decoder:
+        decoding = Decoding(decoder, Source(str(path)), BACKBONES["resnet152"].view)
+        clips = decoding.clips()
+        next(clips)
+        stopped.set()
+        with pytest.raises(VideoError, match=r"^stopped$"):
+            deque(clips, maxlen=0)
+        assert decoding.num_clips < 60
+        with pytest.raises(VideoError, match=r"^stopped$"):
+            decoder.probe(Source(str(path)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections import deque
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -10,13 +11,13 @@ import numpy as np
 import pytest
 
 from conftest import run_ffmpeg
+from videofeatures.decoding.clips import Decoding
+from videofeatures.decoding.ffmpeg_decoder import FfmpegDecoder
 from videofeatures.decoding.frames import iter_frames
 from videofeatures.decoding.skipping import _as_filter, skip_filter
-from videofeatures.extraction.decoders import decode_video
-from videofeatures.extraction.row_state import RowState
-from videofeatures.planning import plan
-from videofeatures.planning.plan import PendingRow
+from videofeatures.networks.backbones import BACKBONES
 from videofeatures.settings import Settings
+from videofeatures.source import Source
 
 SECONDS = 14  # longer than the guarded packets at both ends
 X264 = ("-c:v", "libx264", "-preset", "veryfast")
@@ -132,17 +133,27 @@ def test_a_damaged_file_is_decoded_as_usual(clips, tmp_path, damage):
     assert len(plain) >= 6
 
 
+def clips_of(path: Path, *, skip_unused: bool) -> list[np.ndarray]:
+    with FfmpegDecoder(Settings(skip_unused=skip_unused)) as decoder:
+        return list(Decoding(decoder, Source(str(path)), BACKBONES["resnet152"].view).clips())
+
+
 def test_the_setting_changes_no_clip(real_clips):
     for path in real_clips.values():
-        plain, skipping = (
-            list(
-                decode_video(
-                    RowState(PendingRow(str(path), "a.npy", False, plan.MISSING)),
-                    Settings(skip_unused=skip_unused),
-                    num_threads=1,
-                )
-            )
-            for skip_unused in (False, True)
-        )
-        assert [c.pixels.tobytes() for c in skipping] == [c.pixels.tobytes() for c in plain]
+        plain, skipping = (clips_of(path, skip_unused=setting) for setting in (False, True))
+        assert [clip.tobytes() for clip in skipping] == [clip.tobytes() for clip in plain]
     assert skip_filter(str(real_clips["bikes"]), 1) is not None
+
+
+def test_the_setting_reaches_ffmpeg(clips, monkeypatch):
+    given = []
+    monkeypatch.setattr(
+        "videofeatures.decoding.ffmpeg_decoder.iter_frames",
+        lambda *args, packet_filter, **options: given.append(packet_filter) or iter(()),
+    )
+    source = Source(str(clips["b_frames.mp4"]))
+    for skip_unused in (False, True):
+        with FfmpegDecoder(Settings(skip_unused=skip_unused)) as decoder:
+            view = BACKBONES["resnet152"].view
+            list(decoder.frames(source, decoder.probe(source), view, deque()))
+    assert given == [None, skip_filter(source.path, 1)]

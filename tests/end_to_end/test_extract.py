@@ -14,10 +14,17 @@ import pytest
 import yaml
 
 import extract
-from conftest import ROOT, make_clip, run_in_terminal, seeded_state, start_session, write_csv
-from videofeatures.planning import plan
-from videofeatures.planning.jobs import Job, job_path, write_job
-from videofeatures.planning.plan import PendingRow
+from conftest import (
+    ROOT,
+    make_clip,
+    make_job,
+    make_target,
+    run_in_terminal,
+    seeded_state,
+    start_session,
+    write_csv,
+)
+from videofeatures.planning.jobs import job_path, write_job
 from videofeatures.settings import Settings
 
 
@@ -93,7 +100,7 @@ def test_a_broken_video_ends_with_1_and_the_others_done(tmp_path, rows, real_cli
         (["--csv", "nothing.csv"], "nothing.csv: no such file"),
         (["--csv", "input.csv", "--type", "3d"], "resnext101 are not there. Fetch https://"),
         (["--csv", "input.csv", "--precision", "half"], "precision: 'half' is not one of"),
-        (["--csv", "input.csv", "--batch_size", "0"], "batch_size: 0 is less than"),
+        (["--csv", "input.csv", "--batch_size", "0"], "batch_size: 0 is not a whole number of 1"),
         (["--csv", "input.csv", "--half_precision", "2"], "'2' must be 1 or 0"),
         (["--csv", "input.csv", "--threads", "0"], "'0' must be 1 or more"),
         (["--csv", "input.csv", "--type", "4d"], "invalid choice"),
@@ -123,8 +130,8 @@ def test_nothing_to_do_costs_no_torch(tmp_path, rows):
 
 
 def test_a_job_whose_rows_are_done_by_now_costs_no_torch(tmp_path, rows):
-    pending = tuple(PendingRow(video, feature, False, plan.MISSING) for video, feature in rows)
-    job = Job("extract_test", Settings(), "weights-00000000.pth", str(tmp_path), pending)
+    targets = [make_target(video, feature) for video, feature in rows]
+    job = make_job(Settings(), "weights-00000000.pth", tmp_path, targets)
     write_job(job)
     for _, feature in rows:
         (tmp_path / feature).parent.mkdir(exist_ok=True)

@@ -234,11 +234,11 @@ def test_a_full_disk_of_records_ends_a_job_with_a_word(collection, tmpfs):
 
 LOCK_FIRST = """
 import os, subprocess, sys, extract, videofeatures.extraction.pipeline as pipeline
-extract_rows = pipeline.extract_rows
+run_job = pipeline.run_job
 def lock_first(*args, **options):
     subprocess.run(sys.argv.pop().split(), check=True)
-    return extract_rows(*args, **options)
-pipeline.extract_rows = lock_first
+    return run_job(*args, **options)
+pipeline.run_job = lock_first
 sys.exit(extract.main(sys.argv[1:-1]))
 """
 

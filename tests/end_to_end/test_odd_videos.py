@@ -10,19 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import ROOT, write_csv
+from conftest import ROOT, make_job, make_recipe, make_target, write_csv
 from odd_videos import ODD, text, video
+from videofeatures.decoding.clips import Decoding
+from videofeatures.decoding.ffmpeg_decoder import FfmpegDecoder
 from videofeatures.decoding.probe import probe_video
 from videofeatures.decoding.truncation import find_truncation
 from videofeatures.errors import VideoError
-from videofeatures.extraction.decoders import decode_video
-from videofeatures.extraction.pipeline import extract_rows
-from videofeatures.extraction.row_state import RowState
-from videofeatures.planning import plan
-from videofeatures.planning.jobs import Job
-from videofeatures.planning.plan import PendingRow
+from videofeatures.extraction.pipeline import run_job
+from videofeatures.planning.plan import make_plan
 from videofeatures.report.manifest import write_manifest
 from videofeatures.settings import Settings
+from videofeatures.source import Source
 
 SMALL = {"backbone": "efficientnet_lite0", "resize_size": 32, "crop_size": 32}
 
@@ -37,21 +36,30 @@ def outcome(tmp_path_factory, real_weights) -> dict[str, dict[str, str]]:
         make(folder / name)
         rows.append((str(folder / name), str(folder / "features" / names[name])))
     write_csv(folder / "videos.csv", rows)
-    pending = tuple(PendingRow(*row, False, plan.MISSING) for row in rows)
-    settings = Settings(**SMALL)
-    job = Job("odd", settings, str(real_weights), str(folder / "results"), pending)
+    targets = [make_target(*row) for row in rows]
+    job = make_job(Settings(**SMALL), real_weights, folder / "results", targets)
     before = Path.cwd()
     os.chdir(folder)
     try:
-        extract_rows(job, num_threads=2)
+        run_job(job, num_threads=2)
         config = {"weights": "auto", "videos": "videos.csv", "results": "results", **SMALL}
-        write_manifest(config)
+        write_manifest(make_plan(config))
     finally:
         os.chdir(before)
     with open(folder / "results" / "manifest.csv", newline="") as file:
         lines = {Path(line["video_path"]).name: line for line in csv.DictReader(file)}
     assert list(lines) == list(ODD)
     return lines
+
+
+def decode(path: Path, **options: object) -> tuple[int, Decoding]:
+    """Decode a video; gives how many clips came of it, and what is known of it."""
+    settings = Settings(**SMALL, **options)
+    view = make_recipe(settings).view
+    decoding = Decoding(
+        FfmpegDecoder(settings), Source(str(path)), view, truncated=settings.truncated
+    )
+    return len(list(decoding.clips())), decoding
 
 
 @pytest.mark.parametrize("name", ODD)
@@ -81,10 +89,9 @@ def test_what_ffmpeg_complains_of_is_kept(outcome, name):
 def test_a_truncated_video_can_be_kept(tmp_path):
     path = tmp_path / "cut.mkv"
     ODD["cut.mkv"][0](path)
-    row = RowState(PendingRow(str(path), "x.npy", False, plan.MISSING))
-    clips = list(decode_video(row, Settings(**SMALL, truncated="keep"), num_threads=1))
-    assert len(clips) == 3
-    assert row.warning == "ends at 3 s of 6 s: truncated"
+    num_clips, decoding = decode(path, truncated="keep")
+    assert num_clips == 3
+    assert decoding.warning == "ends at 3 s of 6 s: truncated"
 
 
 @pytest.mark.parametrize(("missing", "is_told"), [(0.0, False), (0.08, False), (0.3, True)])
@@ -92,10 +99,8 @@ def test_what_is_missing_within_the_tolerance_is_not_told(tmp_path, missing, is_
     path = video(tmp_path / "a.mkv", seconds=10)
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * (1 - missing))])
-    row = RowState(PendingRow(str(path), "x.npy", False, plan.MISSING))
-    settings = Settings(**SMALL, truncated="keep", frame_rate=5)
-    list(decode_video(row, settings, num_threads=1))
-    assert (row.warning is not None) == is_told
+    _, decoding = decode(path, truncated="keep", frame_rate=5)
+    assert (decoding.warning is not None) == is_told
 
 
 @pytest.mark.parametrize(
@@ -104,7 +109,8 @@ def test_what_is_missing_within_the_tolerance_is_not_told(tmp_path, missing, is_
 )
 def test_a_decoder_that_gives_up_before_the_last_packet_is_told(tmp_path, num_frames, expected):
     path = str(video(tmp_path / "a.mp4", seconds=10))
-    assert find_truncation(path, probe_video(path), num_frames, 1.0) == expected
+    duration = probe_video(path).duration_seconds
+    assert find_truncation(path, duration, num_frames, 1.0) == expected
 
 
 def test_a_file_that_may_not_be_read():
@@ -141,20 +147,17 @@ def test_a_playlist_makes_ffmpeg_open_nothing_else(tmp_path, name, content):
     video(tmp_path / "secret.ts")
     path = text(tmp_path / name, content)
     times = (tmp_path / "secret.ts").stat().st_atime_ns
+    with pytest.raises(VideoError), FfmpegDecoder(Settings()) as decoder:
+        decoder.probe(Source(str(path)))
     with pytest.raises(VideoError):
-        probe_video(str(path))
-    row = RowState(PendingRow(str(path), "x.npy", False, plan.MISSING))
-    with pytest.raises(VideoError):
-        list(decode_video(row, Settings(**SMALL), num_threads=1))
+        decode(path)
     assert (tmp_path / "secret.ts").stat().st_atime_ns == times
 
 
 def test_a_playlist_is_read_by_those_who_trust_it(tmp_path):
     video(tmp_path / "part.ts")
     path = text(tmp_path / "list.mp4", "ffconcat version 1.0\nfile part.ts\nfile part.ts\n")
-    row = RowState(PendingRow(str(path), "x.npy", False, plan.MISSING))
-    settings = Settings(**SMALL, local_files_only=False)
-    assert len(list(decode_video(row, settings, num_threads=1))) == 12
+    assert decode(path, local_files_only=False)[0] == 12
 
 
 def test_the_table_for_users_names_each_kind():

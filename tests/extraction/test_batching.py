@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
 
+from conftest import make_recipe, make_target
 from videofeatures.extraction.batching import MAX_BATCHES_WAITING, Batcher
-from videofeatures.extraction.decoders import Clip
-from videofeatures.extraction.row_state import RowState
+from videofeatures.extraction.events import Decoded
+from videofeatures.extraction.target_state import TargetState
 from videofeatures.extraction.timing import Timing
-from videofeatures.planning import plan
-from videofeatures.planning.plan import PendingRow
 from videofeatures.settings import Settings
 
-RAW = Settings(l2_normalize=False, half_precision=False)
+RAW = make_recipe(Settings(l2_normalize=False, half_precision=False))
 
 
 class Sums:
@@ -47,32 +47,56 @@ class Sums:
         return wait
 
 
-def make_video(name: str) -> RowState:
-    return RowState(PendingRow(name, f"{name}.npy", False, plan.MISSING))
+class Video:
+    """A video on its way: what is known of it, and what has been given of it."""
+
+    def __init__(self, name: str):
+        self.name = name
+        self.state = TargetState(make_target(name, f"{name}.npy"))
+        self.num_clips = 0
+
+    def end(self) -> None:
+        self.state.decoded = Decoded(num_clips=self.num_clips)
 
 
-def make_clip(video: RowState, value: int = 1, shape: tuple[int, ...] = (2, 2, 3)) -> Clip:
-    """The video's next clip."""
-    index = video.num_clips
-    video.num_clips += 1
-    return Clip(video, index, np.full(shape, value, np.uint8))
+class Stage:
+    """A batcher, and who takes what is complete from it, once."""
 
+    def __init__(self, network: Sums, batch_size: int):
+        self.batcher = Batcher(network, batch_size, RAW, Timing())
+        self.left: list[str] = []
 
-def make_batcher(network: Sums, batch_size: int) -> Batcher:
-    return Batcher(network, batch_size, RAW, Timing())
+    def add(self, video: Video, value: int = 1, shape: tuple[int, ...] = (2, 2, 3)) -> list[str]:
+        """Give a video's next clip; the names of those that are complete by it."""
+        pixels = np.full(shape, value, np.uint8)
+        video.num_clips += 1
+        return self._take(self.batcher.add(video.state, video.num_clips - 1, pixels))
+
+    def end(self, video: Video) -> list[str]:
+        video.end()
+        return self._take([video.state])
+
+    def flush(self) -> list[str]:
+        return self._take(self.batcher.flush())
+
+    def _take(self, states: Iterable[TargetState]) -> list[str]:
+        names = [state.target.source.path for state in states if state.is_complete]
+        new = [name for name in names if name not in self.left]
+        self.left += new
+        return new
 
 
 def test_a_batch_takes_clips_of_one_shape_from_any_video():
     network = Sums()
-    batcher = make_batcher(network, 3)
-    a, b = make_video("a"), make_video("b")
+    stage = Stage(network, 3)
+    a, b = Video("a"), Video("b")
     tall = (4, 2, 3)
-    for clip in (make_clip(a), make_clip(b), make_clip(a, shape=tall), make_clip(b)):
-        assert list(batcher.add(clip)) == []
+    for video, shape in ((a, (2, 2, 3)), (b, (2, 2, 3)), (a, tall), (b, (2, 2, 3))):
+        assert stage.add(video, shape=shape) == []
     assert network.batches == [(3, 2, 2, 3)]
-    assert list(batcher.end(b)) == [b]
-    assert list(batcher.end(a)) == []
-    assert list(batcher.flush()) == [a]
+    assert stage.end(b) == ["b"]
+    assert stage.end(a) == []
+    assert stage.flush() == ["a"]
     assert network.batches == [(3, 2, 2, 3), (1, 4, 2, 3)]
 
 
@@ -81,82 +105,81 @@ def test_a_batch_takes_clips_of_one_shape_from_any_video():
 def test_features_are_in_the_order_of_time_however_clips_are_mixed(seed, max_submitted):
     rng = random.Random(seed)
     network = Sums(max_submitted=max_submitted, capacity=rng.choice([2, 100]))
-    batcher = make_batcher(network, rng.randint(1, 6))
-    videos = {make_video(str(k)): rng.randint(0, 9) for k in range(12)}
+    stage = Stage(network, rng.randint(1, 6))
+    videos = {Video(str(k)): rng.randint(0, 9) for k in range(12)}
     shapes = {video: rng.choice([(2, 2, 3), (4, 2, 3)]) for video in videos}
     left, left_behind = [], set(videos)
     while left_behind:
-        video = rng.choice(sorted(left_behind, key=lambda v: v.row.video_path))
+        video = rng.choice(sorted(left_behind, key=lambda v: v.name))
         if video.num_clips < videos[video]:
-            left += batcher.add(make_clip(video, video.num_clips, shapes[video]))
+            left += stage.add(video, video.num_clips, shapes[video])
         else:
             left_behind.remove(video)
-            left += batcher.end(video)
+            left += stage.end(video)
         if rng.random() < 0.2:
-            left += batcher.flush()
-    left += batcher.flush()
-    assert sorted(v.row.video_path for v in left) == sorted(v.row.video_path for v in videos)
+            left += stage.flush()
+    left += stage.flush()
+    assert sorted(left) == sorted(v.name for v in videos)
     for video, num_clips in videos.items():
         if num_clips:
             num_pixels = np.prod(shapes[video])
             expected = [[k * num_pixels, num_pixels] for k in range(num_clips)]
-            np.testing.assert_array_equal(video.features.take(num_clips), expected)
+            np.testing.assert_array_equal(video.state.features.take(num_clips), expected)
     assert network.num_waiting == 0
 
 
 def test_a_device_that_computes_beside_us_always_has_the_next_batch():
     network = Sums(max_submitted=2)
-    batcher = make_batcher(network, 2)
-    video = make_video("a")
+    stage = Stage(network, 2)
+    video = Video("a")
     for _ in range(20):
-        list(batcher.add(make_clip(video)))
+        stage.add(video)
     assert (len(network.batches), network.num_waiting, network.most_waiting) == (10, 1, 2)
 
 
 def test_a_rare_shape_waits_for_a_bounded_number_of_others():
     network = Sums()
-    batcher = make_batcher(network, 4)
-    rare, common = make_video("rare"), make_video("common")
-    list(batcher.add(make_clip(rare, shape=(9, 2, 3))))
-    assert list(batcher.end(rare)) == []
+    stage = Stage(network, 4)
+    rare, common = Video("rare"), Video("common")
+    stage.add(rare, shape=(9, 2, 3))
+    assert stage.end(rare) == []
     numbers = itertools.count(1)
-    while not list(batcher.add(make_clip(common))):
+    while not stage.add(common):
         assert next(numbers) < MAX_BATCHES_WAITING * 4
-    assert rare.has_left
-    assert not common.has_left
+    assert stage.left == ["rare"]
 
 
 def test_what_waits_is_bounded_however_many_shapes_there_are():
     network = Sums()
-    batcher = make_batcher(network, 4)
-    video = make_video("a")
+    stage = Stage(network, 4)
+    video = Video("a")
     for k in range(500):
-        list(batcher.add(make_clip(video, shape=(k + 1, 2, 3))))
+        stage.add(video, shape=(k + 1, 2, 3))
     assert sum(shape[0] for shape in network.batches) >= 500 - MAX_BATCHES_WAITING * 4
 
 
 def test_a_video_that_is_still_being_decoded_holds_up_no_other():
-    batcher = make_batcher(Sums(), 4)
-    ended, stuck = make_video("ended"), make_video("stuck")
-    list(batcher.add(make_clip(ended)))
-    list(batcher.add(make_clip(stuck)))
-    assert list(batcher.end(ended)) == []
-    assert list(batcher.flush()) == [ended]
+    stage = Stage(Sums(), 4)
+    ended, stuck = Video("ended"), Video("stuck")
+    stage.add(ended)
+    stage.add(stuck)
+    assert stage.end(ended) == []
+    assert stage.flush() == ["ended"]
     # Nobody waits for the next one: it may be joined by others.
-    list(batcher.add(make_clip(stuck)))
-    assert list(batcher.flush()) == []
-    assert stuck.features.num_rows == 1
+    stage.add(stuck)
+    assert stage.flush() == []
+    assert stuck.state.features.num_rows == 1
 
 
 def test_a_batch_that_does_not_fit_is_halved_with_one_warning(caplog):
     network = Sums(capacity=3)
-    batcher = make_batcher(network, 16)
-    video = make_video("a")
+    stage = Stage(network, 16)
+    video = Video("a")
     for k in range(40):
-        list(batcher.add(make_clip(video, k)))
-    assert list(batcher.end(video)) == [video]
-    np.testing.assert_array_equal(video.features.take(40)[:, 0], 12 * np.arange(40))
-    assert batcher.batch_size == 2
+        stage.add(video, k)
+    assert stage.end(video) == ["a"]
+    np.testing.assert_array_equal(video.state.features.take(40)[:, 0], 12 * np.arange(40))
+    assert stage.batcher.batch_size == 2
     assert network.batches[8:] == [(2, 2, 2, 3)] * 12
     assert [record.getMessage() for record in caplog.records] == [
         "out of memory with a batch of 16: it is halved until it fits (16 do not fit)"
@@ -165,8 +188,8 @@ def test_a_batch_that_does_not_fit_is_halved_with_one_warning(caplog):
 
 def test_a_frame_that_does_not_fit_alone_costs_its_own_video():
     network = Sums()
-    batcher = make_batcher(network, 2)
-    big, small = make_video("big"), make_video("small")
+    stage = Stage(network, 2)
+    big, small = Video("big"), Video("small")
 
     def submit(batch, submit=network.submit):
         if batch.shape[1] > 2:
@@ -175,10 +198,10 @@ def test_a_frame_that_does_not_fit_alone_costs_its_own_video():
 
     network.submit = submit
     for _ in range(3):
-        left = list(batcher.add(make_clip(big, shape=(9, 2, 3))))
-        left += batcher.add(make_clip(small))
+        left = stage.add(big, shape=(9, 2, 3))
+        left += stage.add(small)
         assert left == []
-    left = [*batcher.end(big), *batcher.end(small), *batcher.flush()]
-    assert left == [big, small]
-    assert str(big.error) == "out of memory, even in a batch of one: too large"
-    assert small.error is None
+    left = [*stage.end(big), *stage.end(small), *stage.flush()]
+    assert left == ["big", "small"]
+    assert str(big.state.error) == "out of memory, even in a batch of one: too large"
+    assert small.state.error is None

@@ -225,3 +225,22 @@ def test_many_processes_killed_at_random_never_share_a_row(tmp_path, seed):
     for log in tmp_path.glob("*.log"):
         *before, _ = log.read_text().split()
         assert set(before) <= killed  # who began a row and was not killed has done it
+
+
+def test_a_row_that_is_released_while_it_is_taken_over_has_one_holder(tmp_path, monkeypatch):
+    path = tmp_path / "a.npy"
+    holder = start_holder(path, LONG)
+    holder.kill()
+    holder.wait()
+    with Claims(LONG) as first, Claims(LONG) as second, Claims(LONG) as third:
+        assert first.take(str(path))
+        is_abandoned = second._is_abandoned
+
+        def release_meanwhile(claim: Path) -> bool:
+            result = is_abandoned(claim)
+            first.release(str(path))
+            return result
+
+        monkeypatch.setattr(second, "_is_abandoned", release_meanwhile)
+        assert [second.take(str(path)), third.take(str(path))] in ([True, False], [False, True])
+    assert hidden(tmp_path) == []

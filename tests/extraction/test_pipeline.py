@@ -16,17 +16,14 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import ROOT, make_clip, write_csv
+from conftest import ROOT, make_clip, make_job, make_recipe, make_target, write_csv
+from videofeatures.decoding.ffmpeg_decoder import FfmpegDecoder
 from videofeatures.errors import UserError
-from videofeatures.extraction import decoders as decoding
 from videofeatures.extraction import pipeline
-from videofeatures.extraction.claims import Claims
-from videofeatures.extraction.pipeline import extract_rows
+from videofeatures.extraction.pipeline import run_job
 from videofeatures.networks.backbones import BACKBONES
 from videofeatures.networks.weights import load_network
 from videofeatures.planning import plan
-from videofeatures.planning.jobs import Job
-from videofeatures.planning.plan import PendingRow
 from videofeatures.records import Recorder, read_records
 from videofeatures.settings import Settings
 
@@ -39,12 +36,9 @@ def extract(
 ) -> tuple[int, list[Path]]:
     """Do one job; gives how many rows failed, and the feature paths."""
     features = [folder / "features" / f"{k}_{v.stem}.{suffix}" for k, v in enumerate(videos)]
-    rows = tuple(
-        PendingRow(str(video), str(feature), False, plan.MISSING)
-        for video, feature in zip(videos, features, strict=True)
-    )
-    job = Job("extract_test", settings, str(weights), str(folder / "results"), rows)
-    return extract_rows(job, num_threads=2), features
+    targets = map(make_target, videos, features)
+    job = make_job(settings, weights, folder / "results", targets)
+    return run_job(job, num_threads=2), features
 
 
 def load(path: Path) -> np.ndarray:
@@ -123,7 +117,7 @@ def test_streaming_equals_the_plain_way(name, clip, sizes, tmp_path, real_clips,
     settings = Settings(backbone=name, batch_size=3, **RAW)
     failed, (feature,) = extract([video], tmp_path, settings, weights[name])
     assert failed == 0
-    size = sizes[BACKBONES[name].resize_size]
+    size = sizes[BACKBONES[name].view.resize_size]
     assert_alike(load(feature), plain_features(name, weights[name], video, *size))
 
 
@@ -208,11 +202,11 @@ def done_order(folder: Path) -> list[str]:
 def test_a_stuck_video_does_not_hold_up_the_others(tmp_path, real_weights, monkeypatch):
     videos = [make_clip(tmp_path / f"{k}.mp4", seconds=2) for k in range(4)]
     others_done = threading.Event()
-    real_iter_frames = decoding.iter_frames
+    real_frames = FfmpegDecoder.frames
 
-    def slow_for_the_first(path, *args, **options):
-        for frame in real_iter_frames(path, *args, **options):
-            if Path(path).name == "0.mp4":
+    def slow_for_the_first(self, source, *args):
+        for frame in real_frames(self, source, *args):
+            if Path(source.path).name == "0.mp4":
                 assert others_done.wait(60)
             yield frame
 
@@ -221,7 +215,7 @@ def test_a_stuck_video_does_not_hold_up_the_others(tmp_path, real_weights, monke
             time.sleep(0.05)
         others_done.set()
 
-    monkeypatch.setattr(decoding, "iter_frames", slow_for_the_first)
+    monkeypatch.setattr(FfmpegDecoder, "frames", slow_for_the_first)
     (tmp_path / "features").mkdir()
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -279,13 +273,14 @@ def test_output_is_normalised_and_cast_as_asked(
 def test_npz_tells_times_and_where_its_features_come_from(tmp_path, real_clips, weights):
     video = real_clips["carphone_pristine"]  # 4.004 s, 96 frames of 24 a second
     settings = Settings(backbone="resnext101")
+    recipe = make_recipe(settings)
     _, (feature,) = extract([video], tmp_path, settings, weights["resnext101"])
     with np.load(feature, allow_pickle=False) as file:
         assert file["features"].shape == (6, 2048)
         np.testing.assert_allclose(file["timestamps"], (np.arange(6) + 0.5) * 16 / 24)
         provenance = json.loads(str(file["provenance"]))
-    assert provenance["settings"] == json.loads(json.dumps(settings.numerics()))
-    assert provenance["digest"] == settings.digest()
+    assert provenance["settings"] == json.loads(json.dumps(recipe.numerics))
+    assert provenance["digest"] == recipe.digest
     assert provenance["dtype"] == "float32"
     assert provenance["video_path"] == str(video)
     assert provenance["video_size"] == video.stat().st_size
@@ -341,11 +336,11 @@ def test_a_stale_file_that_cannot_be_replaced_stays_stale(tmp_path, real_clips, 
     path.write_text("old")
     if subprocess.run(["chattr", "+i", path], capture_output=True).returncode:
         pytest.skip("the file system has no immutable files")
-    row = PendingRow(str(real_clips["bikes"]), str(path), True, plan.FORCED)
+    target = make_target(real_clips["bikes"], path, stale=True, reason=plan.FORCED)
     settings = Settings(backbone="efficientnet_lite0")
-    job = Job("x", settings, str(real_weights), str(tmp_path / "results"), (row,))
+    job = make_job(settings, real_weights, tmp_path / "results", [target])
     try:
-        assert extract_rows(job, num_threads=2) == 1
+        assert run_job(job, num_threads=2) == 1
     finally:
         subprocess.run(["chattr", "-i", path], check=True)
     assert path.read_text() == "old"
@@ -361,19 +356,19 @@ def test_a_file_that_cannot_be_recorded_does_not_take_its_place(
 ):
     path = tmp_path / "a.npy"
     path.write_text("old")
-    row = PendingRow(str(real_clips["bikes"]), str(path), True, plan.FORCED)
+    target = make_target(real_clips["bikes"], path, stale=True, reason=plan.FORCED)
     settings = Settings(backbone="efficientnet_lite0")
-    job = Job("x", settings, str(real_weights), str(tmp_path / "results"), (row,))
-    record = Recorder.record
+    job = make_job(settings, real_weights, tmp_path / "results", [target])
+    write = Recorder.write
 
-    def fill_up(self, status, *args, **facts):
-        if status == "done":
+    def fill_up(self, line):
+        if line["status"] == "done":
             raise UserError("records cannot be written: No space left on device")
-        record(self, status, *args, **facts)
+        write(self, line)
 
-    monkeypatch.setattr(Recorder, "record", fill_up)
+    monkeypatch.setattr(Recorder, "write", fill_up)
     with pytest.raises(UserError, match="No space left"):
-        extract_rows(job, num_threads=2)
+        run_job(job, num_threads=2)
     assert path.read_text() == "old"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.npy", "results"]
     assert read_records(tmp_path / "results").last[str(path)].status == "started"
@@ -382,52 +377,21 @@ def test_a_file_that_cannot_be_recorded_does_not_take_its_place(
 def test_videos_are_decoded_while_the_network_is_loaded(tmp_path, real_weights, monkeypatch):
     video = make_clip(tmp_path / "a.mp4", seconds=2)
     decoded = threading.Event()
-    real_decode_video, real_load_network = decoding.decode_video, pipeline._load_network
+    real_frames, real_load_networks = FfmpegDecoder.frames, pipeline._load_networks
 
-    def decode_video(*args, **options):
-        for clip in real_decode_video(*args, **options):
+    def frames(*args):
+        for frame in real_frames(*args):
             decoded.set()
-            yield clip
+            yield frame
 
-    def load_network(*args):
+    def load_networks(*args):
         assert decoded.wait(60)
-        return real_load_network(*args)
+        return real_load_networks(*args)
 
-    monkeypatch.setattr(decoding, "decode_video", decode_video)
-    monkeypatch.setattr(pipeline, "_load_network", load_network)
+    monkeypatch.setattr(FfmpegDecoder, "frames", frames)
+    monkeypatch.setattr(pipeline, "_load_networks", load_networks)
     settings = Settings(backbone="efficientnet_lite0")
     assert extract([video], tmp_path, settings, real_weights)[0] == 0
-
-
-def test_decoders_stop_when_enough_is_waiting(tmp_path, monkeypatch):
-    videos = [make_clip(tmp_path / f"{k}.mp4", seconds=8, size="64x64") for k in range(2)]
-    frame_bytes = 224 * 224 * 3
-    monkeypatch.setattr(decoding, "MAX_QUEUED_BYTES", 2.5 * frame_bytes)
-    rows = [PendingRow(str(v), f"{v}.npy", False, plan.MISSING) for v in videos]
-    settings = Settings(backbone="efficientnet_lite0")
-    seen = []
-    shared = decoding.SharedRows(rows, Claims(100))
-    with decoding.Decoders(shared, settings, num_decoders=2, num_threads=1) as decoders:
-        while len(seen) < 16 + 2:
-            # Three frames pass the bound; one more waits in each of the two threads.
-            decoded = sum(video.num_clips for video in {e.video for e in seen})
-            taken = sum(isinstance(event, decoding.Clip) for event in seen)
-            assert decoded - taken <= 3 + 2
-            seen.append(decoders.get(block=True))
-            if len(seen) == 1:
-                time.sleep(1)  # they could do all of it in that time
-    assert sum(isinstance(event, decoding.End) for event in seen) == 2
-
-
-def test_an_error_of_a_decoder_thread_ends_the_job(tmp_path, real_weights, monkeypatch):
-    def broken(self, stopped):
-        raise RuntimeError("not the fault of any video")
-
-    monkeypatch.setattr(decoding.SharedRows, "take", broken)
-    with pytest.raises(RuntimeError, match="not the fault of any video"):
-        extract(
-            [tmp_path / "a.mp4"], tmp_path, Settings(backbone="efficientnet_lite0"), real_weights
-        )
 
 
 def test_a_job_says_where_its_time_went(tmp_path, real_clips, real_weights, caplog):
@@ -521,3 +485,31 @@ def test_no_thread_and_no_ffmpeg_is_left_after_an_error(tmp_path, real_weights, 
     assert threading.active_count() == before
     children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text()
     assert not children.split()
+
+
+def test_a_video_may_have_several_feature_files(tmp_path, mixed, real_weights):
+    """Two recipes in one job give the files that each of them gives alone."""
+    settings = [
+        Settings(backbone="efficientnet_lite0", batch_size=3),
+        Settings(backbone="efficientnet_lite0", frame_rate=2, crop_size=0, l2_normalize=False),
+    ]
+    recipes = tuple(make_recipe(each, real_weights) for each in settings)
+    targets = [
+        make_target(video, tmp_path / "both" / f"{video.stem}-{k}.npz", recipe=k)
+        for video in mixed
+        for k in range(2)
+    ]
+    job = make_job(settings[0], real_weights, tmp_path / "results", targets)
+    assert run_job(job._replace(recipes=recipes), num_threads=2) == 0
+    last = read_records(tmp_path / "results")
+    for k, each in enumerate(settings):
+        _, alone = extract(mixed, tmp_path / f"alone-{k}", each, real_weights)
+        for video, path in zip(mixed, alone, strict=True):
+            both = tmp_path / "both" / f"{video.stem}-{k}.npz"
+            assert load(both).dtype == load(path).dtype
+            np.testing.assert_allclose(load(both), load(path), atol=2e-3, rtol=2e-3)
+            with np.load(both) as file, np.load(path) as other:
+                np.testing.assert_array_equal(file["timestamps"], other["timestamps"])
+            record = last.of_file(str(both))
+            assert record.digest == recipes[k].digest
+            assert last.settings[record.digest] == json.loads(json.dumps(recipes[k].numerics))

@@ -10,7 +10,7 @@ from itertools import pairwise
 import pytest
 
 from videofeatures.monitoring import progress as progress_module
-from videofeatures.monitoring.progress import Display, Progress, describe_seconds
+from videofeatures.monitoring.progress import Display, Progress
 
 
 class Clock:
@@ -75,24 +75,6 @@ def test_rates_are_those_of_the_last_minutes(clock):
     assert rows == pytest.approx(10, rel=0.01)
     assert video_seconds == pytest.approx(100, rel=0.01)
     assert len(progress._samples) <= progress_module.MAX_SAMPLES + 2
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "0 s"),
-        (0.5, "0.5 s"),
-        (59.6, "60 s"),
-        (119, "119 s"),
-        (120, "2.0 min"),
-        (3600, "60 min"),
-        (7200, "2.0 h"),
-        (100 * 3600, "4.2 days"),
-        (10**9, "11,574.1 days"),
-    ],
-)
-def test_lengths_of_time(seconds, text):
-    assert describe_seconds(seconds) == text
 
 
 @pytest.mark.parametrize(

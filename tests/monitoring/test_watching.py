@@ -6,12 +6,11 @@ import json
 
 import pytest
 
+from conftest import make_recipe, make_target, write_line
 from videofeatures.errors import MAX_SHOWN
 from videofeatures.monitoring.progress import Display
 from videofeatures.monitoring.watching import Watcher
-from videofeatures.networks.weights import find_weights
 from videofeatures.planning.jobs import cut_into_jobs
-from videofeatures.planning.plan import MISSING, PendingRow
 from videofeatures.records import Recorder
 from videofeatures.settings import Settings
 
@@ -19,9 +18,8 @@ from videofeatures.settings import Settings
 @pytest.fixture
 def jobs(tmp_path):
     """Three jobs of ten rows, of one run."""
-    rows = [PendingRow(f"{k}.mp4", f"{k}.npy", False, MISSING) for k in range(30)]
-    weights = find_weights("resnet152", "random")
-    return cut_into_jobs(rows, Settings(), weights, str(tmp_path), videos_per_job=10)
+    targets = [make_target(f"{k}.mp4", f"{k}.npy") for k in range(30)]
+    return cut_into_jobs(targets, Settings(), (make_recipe(),), str(tmp_path), videos_per_job=10)
 
 
 @pytest.fixture
@@ -31,29 +29,29 @@ def said() -> list[str]:
 
 @pytest.fixture
 def watcher(jobs, said) -> Watcher:
-    return Watcher(jobs, Display(said.append), said.append)
+    return Watcher(jobs, Display(said.append))
 
 
 def fail(recorder: Recorder, number: int) -> None:
-    recorder.record("failed", f"{number}.npy", video_path=f"{number}.mp4", reason="is broken")
+    write_line(recorder, "failed", f"{number}.npy", video_path=f"{number}.mp4", reason="is broken")
 
 
 def test_it_counts_what_all_jobs_of_the_run_record_and_nothing_else(jobs, watcher, said, tmp_path):
     assert watcher.progress.num_rows == 30
     watcher.look()  # there is no folder yet
     with (
-        Recorder(tmp_path, jobs[0].name, {}) as first,
-        Recorder(tmp_path, jobs[2].name, {}) as third,
-        Recorder(tmp_path, "extract_00000000_0001", {}) as of_another_run,
+        Recorder(tmp_path, jobs[0].name) as first,
+        Recorder(tmp_path, jobs[2].name) as third,
+        Recorder(tmp_path, "extract_00000000_0001") as of_another_run,
     ):
         for recorder in (first, third, of_another_run):
-            recorder.record("started", "a.npy")
-            recorder.record("done", "a.npy", duration_seconds=50)
+            write_line(recorder, "started", "a.npy")
+            write_line(recorder, "done", "a.npy", duration_seconds=50)
         watcher.look()
         assert (watcher.progress.num_done, watcher.progress.video_seconds) == (2, 100)
-        third.record("done", "b.npy", duration_seconds=None)
+        write_line(third, "done", "b.npy", duration_seconds=None)
         fail(first, 7)
-        third.note("elsewhere", num_rows=4)
+        write_line(third, "elsewhere", num_rows=4)
         watcher.look()
         watcher.look()
     progress = watcher.progress
@@ -76,7 +74,7 @@ def test_half_a_line_is_read_when_it_is_whole(jobs, watcher, tmp_path):
 
 
 def test_of_many_failures_the_first_are_named(jobs, watcher, said, tmp_path):
-    with Recorder(tmp_path, jobs[0].name, {}) as recorder:
+    with Recorder(tmp_path, jobs[0].name) as recorder:
         for number in range(MAX_SHOWN + 10):
             fail(recorder, number)
     watcher.look()
@@ -87,7 +85,7 @@ def test_of_many_failures_the_first_are_named(jobs, watcher, said, tmp_path):
 
 def test_what_is_recorded_before_it_stops_is_counted(jobs, watcher, tmp_path):
     watcher.start()
-    with Recorder(tmp_path, jobs[0].name, {}) as recorder:
-        recorder.record("done", "a.npy", duration_seconds=5)
+    with Recorder(tmp_path, jobs[0].name) as recorder:
+        write_line(recorder, "done", "a.npy", duration_seconds=5)
     watcher.stop()
     assert watcher.progress.num_done == 1

@@ -8,7 +8,6 @@ import torch
 
 from conftest import ROOT, seeded_state
 from videofeatures.networks.backbones import BACKBONES
-from videofeatures.networks.classifier import Classifier
 from videofeatures.networks.network import Network, choose_dtype, is_slow
 from videofeatures.networks.weights import load_network
 
@@ -20,8 +19,8 @@ def test_data_of_a_backbone_fit_its_network(name, tmp_path):
     backbone = BACKBONES[name]
     torch.save(seeded_state(name), tmp_path / "weights.pth")
     network = Network(backbone, tmp_path / "weights.pth", device=CPU, dtype=torch.float32)
-    length = backbone.num_frames_per_clip
-    side = backbone.crop_size or backbone.resize_size
+    view = backbone.view
+    length, side = view.num_frames_per_clip, view.crop_size or view.resize_size
     shape = (2, *((length,) if length else ()), side, side, 3)
     batch = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     features = network.features(batch)
@@ -29,27 +28,6 @@ def test_data_of_a_backbone_fit_its_network(name, tmp_path):
     assert features.dtype == np.float32
     assert np.isfinite(features).all()
     assert not np.allclose(features[0], features[1], rtol=1e-4)
-
-
-@pytest.mark.parametrize("name", BACKBONES)
-def test_the_classifier_makes_of_features_what_the_whole_network_makes_of_frames(name, tmp_path):
-    backbone = BACKBONES[name]
-    path = tmp_path / "weights.pth"
-    torch.save(seeded_state(name), path)
-    length, side = backbone.num_frames_per_clip, backbone.crop_size or backbone.resize_size
-    shape = (2, *((length,) if length else ()), side, side, 3)
-    batch = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    pixels = (torch.from_numpy(batch).float() - torch.tensor(backbone.mean)) / torch.tensor(
-        backbone.std
-    )
-    with torch.inference_mode():
-        expected = load_network(backbone, path)(pixels.movedim(-1, 1)).softmax(dim=1).max(dim=1)
-    features = Network(backbone, path, device=CPU, dtype=torch.float32).features(batch)
-    classifier = Classifier(backbone, path)
-    assert len(classifier.names) == {"resnext101": 400}.get(name, 1000)
-    found = [best for (best,) in classifier.guess(features)]
-    assert [best.name for best in found] == [classifier.names[k] for k in expected.indices]
-    np.testing.assert_allclose([p for _, p in found], expected.values, rtol=1e-3)
 
 
 def test_resnet152_is_torchvision_s():

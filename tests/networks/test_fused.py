@@ -113,7 +113,7 @@ def test_the_large_networks_are_joined_and_compute_the_same(name, dtype, seeded_
     setattr(plain, backbone.classifier, nn.Identity())
     # Other sizes than the first, for which weights were put in order.
     for height, width in ((64, 96), (96, 64), (70, 54)):
-        length = backbone.num_frames_per_clip
+        length = backbone.view.num_frames_per_clip
         shape = (2, 3, *((length,) if length else ()), height, width)
         pixels = torch.randn(shape, generator=torch.Generator().manual_seed(height)).to(dtype)
         with torch.inference_mode():

@@ -14,7 +14,6 @@ import torch
 
 from conftest import seeded_state
 from videofeatures.errors import UserError
-from videofeatures.networks import weights
 from videofeatures.networks.backbones import BACKBONES
 from videofeatures.networks.weights import (
     find_weights,
@@ -205,7 +204,7 @@ def published(web, state, monkeypatch):
     torch.save(state, file)
     file = file.rename(folder / f"net-{sha256(file)[:8]}.pth")
     backbone = replace(BACKBONES[NAME], weights={"V1": f"{address}/{file.name}"})
-    monkeypatch.setitem(weights.BACKBONES, NAME, backbone)
+    monkeypatch.setitem(BACKBONES, NAME, backbone)
     return file
 
 

@@ -29,7 +29,7 @@ def make(*arguments: str) -> int:
 
 
 def rows() -> dict[str, str]:
-    return {row.video_path: row.feature_path for row in read_rows("my.csv")}
+    return {row.source.path: row.feature_paths[0] for row in read_rows("my.csv")}
 
 
 def test_a_folder_is_mirrored(folder, capsys):

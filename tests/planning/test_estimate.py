@@ -7,15 +7,15 @@ import threading
 
 import pytest
 
-from conftest import make_clip
+from conftest import make_clip, make_recipe, make_target
 from videofeatures.planning.estimate import Estimate, estimate
-from videofeatures.planning.plan import MISSING, PendingRow
+from videofeatures.planning.plan import Target
 from videofeatures.settings import Settings
 from videofeatures.threaded import threaded_map_until
 
 
-def pending(*paths: object) -> list[PendingRow]:
-    return [PendingRow(str(path), f"{k}.npy", False, MISSING) for k, path in enumerate(paths)]
+def pending(*paths: object) -> list[Target]:
+    return [make_target(path, f"{k}.npy") for k, path in enumerate(paths)]
 
 
 def test_a_few_videos_are_all_looked_at(tmp_path):
@@ -23,17 +23,17 @@ def test_a_few_videos_are_all_looked_at(tmp_path):
     (tmp_path / "broken.mp4").write_text("nothing")
     os.mkfifo(tmp_path / "pipe.mp4")
     rows = pending(clip, tmp_path / "broken.mp4", tmp_path / "pipe.mp4", tmp_path / "gone.mp4")
-    found = estimate(rows, max_seconds=60)
+    found = estimate(rows, Settings(), max_seconds=60)
     assert str(found) == "3.0 s of video; 1 missing; 2 unreadable"
     assert found.is_whole
-    bytes_of_rows = found.feature_bytes(Settings())
+    bytes_of_rows = found.feature_bytes(make_recipe())
     assert bytes_of_rows == pytest.approx(3 * 2048 * 2)
 
 
 def test_of_many_a_sample_is_the_same_each_time(tmp_path):
     clip = make_clip(tmp_path / "a.mp4", seconds=2)
     rows = pending(*[clip] * 50, *[tmp_path / "gone.mp4"] * 50)
-    found = [estimate(rows, num_sampled=20, max_seconds=60) for _ in range(2)]
+    found = [estimate(rows, Settings(), num_sampled=20, max_seconds=60) for _ in range(2)]
     assert found[0].num_missing == found[1].num_missing
     assert (found[0].num_pending, found[0].num_seen) == (100, 20)
     assert found[0].video_seconds == pytest.approx((20 - found[0].num_missing) * 2 * 5)
@@ -44,7 +44,7 @@ def test_of_many_a_sample_is_the_same_each_time(tmp_path):
 def test_nothing_seen_is_said():
     found = Estimate(5, 0, 0, 0, ())
     assert str(found) == "the pending videos could not be looked at in time"
-    assert found.feature_bytes(Settings()) == 0
+    assert found.feature_bytes(make_recipe()) == 0
 
 
 def test_what_does_not_answer_is_left_behind():

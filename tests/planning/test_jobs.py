@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from videofeatures.networks.weights import Weights
+from conftest import make_recipe, make_target, write_line
 from videofeatures.planning import jobs, plan
-from videofeatures.planning.plan import PendingRow
+from videofeatures.planning.plan import Target
 from videofeatures.records import Recorder, read_records
 from videofeatures.settings import Settings
 
 SETTINGS = Settings()
-WEIGHTS = Weights("resnet152", "x.pth", "aaaaaaaa")
+RECIPES = (make_recipe(SETTINGS),)
 
 
-def rows(count: int) -> list[PendingRow]:
-    return [PendingRow(f"{k}.mp4", f"{k}.npy", False, plan.MISSING) for k in range(count)]
+def targets(count: int) -> list[Target]:
+    return [make_target(f"{k}.mp4", f"{k}.npy") for k in range(count)]
 
 
 @pytest.mark.parametrize(
@@ -37,18 +37,18 @@ def rows(count: int) -> list[PendingRow]:
 def test_jobs_are_no_larger_than_asked_and_no_fewer_than_gpus(
     num_rows, videos_per_job, num_gpus, sizes
 ):
-    pending = rows(num_rows)
+    pending = targets(num_rows)
     made = jobs.cut_into_jobs(
-        pending, SETTINGS, WEIGHTS, "results", videos_per_job=videos_per_job, num_gpus=num_gpus
+        pending, SETTINGS, RECIPES, "results", videos_per_job=videos_per_job, num_gpus=num_gpus
     )
-    assert [len(job.rows) for job in made] == sizes
-    assert [row for job in made for row in job.rows] == pending
+    assert [len(job.targets) for job in made] == sizes
+    assert [target for job in made for target in job.targets] == pending
     assert len({job.name for job in made}) == len(made)
 
 
 def test_a_job_has_a_name_that_no_other_run_gave():
     def names():
-        made = jobs.cut_into_jobs(rows(4), SETTINGS, WEIGHTS, "results", videos_per_job=2)
+        made = jobs.cut_into_jobs(targets(4), SETTINGS, RECIPES, "results", videos_per_job=2)
         return {job.name for job in made}
 
     assert len(names() | names()) == 4
@@ -60,9 +60,9 @@ def test_jobs_of_one_run_are_numbered_on():
         job.name
         for first in (1, 3)
         for job in jobs.cut_into_jobs(
-            rows(2),
+            targets(2),
             SETTINGS,
-            WEIGHTS,
+            RECIPES,
             "results",
             videos_per_job=1,
             run_name=run_name,
@@ -74,13 +74,15 @@ def test_jobs_of_one_run_are_numbered_on():
 
 
 def job_of(name: str) -> jobs.Job:
-    return jobs.Job(name, SETTINGS, "x.pth", "results", ())
+    return jobs.Job(name, SETTINGS, RECIPES, "results", ())
 
 
 def test_a_job_is_read_as_it_was_written(tmp_path):
-    odd = PendingRow('é {0} "$x;,\n.mp4', "-é *.npy", True, plan.CHANGED, "detail")
+    odd = make_target(
+        'é {0} "$x;,\n.mp4', "-é *.npy", stale=True, reason=plan.CHANGED, detail="detail"
+    )
     (job,) = jobs.cut_into_jobs(
-        [*rows(2), odd], Settings(decoders=3), WEIGHTS, str(tmp_path), videos_per_job=9
+        [*targets(2), odd], Settings(decoders=3), RECIPES, str(tmp_path), videos_per_job=9
     )
     jobs.write_job(job)
     assert jobs.read_job(jobs.job_path(tmp_path, job.name)) == job
@@ -88,18 +90,17 @@ def test_a_job_is_read_as_it_was_written(tmp_path):
 
 def test_the_end_names_each_failure_once(tmp_path):
     done, failed, unfinished, theirs = (
-        row._replace(feature_path=str(tmp_path / f"{k}.npy")) for k, row in enumerate(rows(4))
+        row._replace(feature_path=str(tmp_path / f"{k}.npy")) for k, row in enumerate(targets(4))
     )
     for row in (done, theirs):  # the latter by somebody whose records are elsewhere
         (tmp_path / row.feature_path).touch()
-    with Recorder(tmp_path, "x", {"digest": "", "settings": {}}) as recorder:
+    with Recorder(tmp_path, "x") as recorder:
         for row, status in ((done, "done"), (failed, "failed"), (unfinished, "started")):
-            digest = SETTINGS.digest()
-            recorder.record(status, row.feature_path, digest=digest, reason="no such file")
+            write_line(recorder, status, row.feature_path, digest="", reason="no such file")
     made = jobs.cut_into_jobs(
-        [done, failed, unfinished, theirs], SETTINGS, WEIGHTS, "results", videos_per_job=9
+        [done, failed, unfinished, theirs], SETTINGS, RECIPES, "results", videos_per_job=9
     )
-    found = jobs.find_failed(made, read_records(tmp_path))
+    found = jobs.find_not_done(made, read_records(tmp_path))
     assert found == [(failed, "no such file"), (unfinished, jobs.UNFINISHED)]
     text = "\n".join(jobs.describe_end(made, found))
     assert "2 of 4 pending rows done, 1 failed, 1 not finished" in text
@@ -108,20 +109,18 @@ def test_the_end_names_each_failure_once(tmp_path):
 
 def test_what_is_done_and_not_seen_is_looked_for_again(tmp_path, monkeypatch):
     monkeypatch.setattr(jobs, "LOOK_AGAIN_SECONDS", 0.01)
-    planned = [
-        PendingRow(f"{k}.mp4", str(tmp_path / f"{k}.npy"), False, plan.MISSING) for k in range(4)
-    ]
-    made = jobs.cut_into_jobs(planned, SETTINGS, WEIGHTS, str(tmp_path), videos_per_job=2)
+    planned = [make_target(f"{k}.mp4", tmp_path / f"{k}.npy") for k in range(4)]
+    made = jobs.cut_into_jobs(planned, SETTINGS, RECIPES, str(tmp_path), videos_per_job=2)
     # The first job has ended well. The second was killed, after it had recorded that a row is done.
     jobs.end_path(tmp_path, made[0].name).parent.mkdir()
     jobs.end_path(tmp_path, made[0].name).touch()
-    with Recorder(tmp_path, made[1].name, {"digest": "", "settings": {}}) as recorder:
-        recorder.record("done", planned[2].feature_path, digest="", file_hash="x")
-        recorder.record("started", planned[3].feature_path, digest="")
+    with Recorder(tmp_path, made[1].name) as recorder:
+        write_line(recorder, "done", planned[2].feature_path, digest="", file_hash="x")
+        write_line(recorder, "started", planned[3].feature_path, digest="")
     records = read_records(tmp_path)
     late = [(row, jobs.NOT_SEEN) for row in planned[:3]]
     unfinished = [(planned[3], jobs.UNFINISHED)]
-    assert jobs.find_failed(made, records) == unfinished + late
+    assert jobs.find_not_done(made, records) == unfinished + late
     text = "\n".join(jobs.describe_end(made, unfinished + late))
     assert "3 of 4 pending rows done, 0 failed, 1 not finished" in text
     assert "3 of the done feature files cannot be seen on this machine yet" in text
@@ -134,5 +133,5 @@ def test_what_is_done_and_not_seen_is_looked_for_again(tmp_path, monkeypatch):
 
     thread = threading.Thread(target=appear)
     thread.start()
-    assert jobs.find_failed(made, records, latency_seconds=1000) == unfinished
+    assert jobs.find_not_done(made, records, latency_seconds=1000) == unfinished
     thread.join()

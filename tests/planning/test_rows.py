@@ -9,6 +9,7 @@ import pytest
 from videofeatures.errors import UserError
 from videofeatures.planning import rows as rows_module
 from videofeatures.planning.rows import Row, read_rows
+from videofeatures.source import Source
 
 HEADER = "video_path,feature_path\n"
 
@@ -42,7 +43,7 @@ def read(tmp_path, content: str | bytes) -> list[Row]:
 )
 def test_what_is_not_bad_input(tmp_path, monkeypatch, content, rows):
     monkeypatch.chdir(tmp_path)
-    assert read(tmp_path, content) == [Row(*row) for row in rows]
+    assert read(tmp_path, content) == [Row(Source(video), (path,)) for video, path in rows]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +84,7 @@ def test_all_problems_are_told_at_once(tmp_path, monkeypatch):
 def test_a_csv_is_read_in_parts_that_nobody_notices(tmp_path, monkeypatch):
     monkeypatch.setattr(rows_module, "CHUNK_SIZE", 2)
     text = HEADER + "a.mp4,a.npy\nb.mp4,b.npy\n\nc.mp4,c.npy\nd.mp4,d.npy\n"
-    assert [row.video_path for row in read(tmp_path, text)] == ["a.mp4", "b.mp4", "c.mp4", "d.mp4"]
+    assert [row.source.path for row in read(tmp_path, text)] == ["a.mp4", "b.mp4", "c.mp4", "d.mp4"]
     with pytest.raises(UserError, match=r"line 7: feature_path a\.npy is that of line 2 too"):
         read(tmp_path, text + "e.mp4,a.npy\n")
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 from PIL import Image
 
-from conftest import Workflow, make_clip
+from conftest import Workflow, make_clip, make_recipe, make_target
 from videofeatures.settings import Settings
 from videofeatures.workflow import checks
 
@@ -107,11 +107,10 @@ def test_an_ffmpeg_without_a_decoder(monkeypatch, tmp_path):
 
 def test_too_little_room_on_the_disk(monkeypatch, tmp_path):
     clip = make_clip(tmp_path / "a.mp4", seconds=2)
-    row = checks.PendingRow(str(clip), "a.npy", False, "")
-    expected = checks.estimate([row], max_seconds=60)
+    expected = checks.estimate([make_target(clip, "a.npy")], Settings(), max_seconds=60)
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=8191))
-    found = checks.check_disk([str(tmp_path / "new" / "folder")], Settings(), expected)
+    found = checks.check_disk([str(tmp_path / "new" / "folder")], [make_recipe()], expected)
     assert not found.is_ok  # two rows of 4096 bytes
     assert "Make room" in found.text
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conftest import ROOT, write_csv
+from conftest import ROOT, make_recipe, write_csv, write_line
 from videofeatures.errors import UserError
 from videofeatures.monitoring.progress import Display
-from videofeatures.networks.weights import find_weights
-from videofeatures.planning import jobs, plan
-from videofeatures.planning.plan import PendingRow
+from videofeatures.planning import jobs
+from videofeatures.planning.plan import Request
+from videofeatures.records import Recorder
 from videofeatures.settings import Settings
 from videofeatures.workflow.run import Run
 
@@ -29,36 +29,35 @@ class Stage:
         self.said: list[str] = []
         rows = [(f"{name}.mp4", f"features/{name}.npy") for name in NAMES]
         write_csv(folder / "videos.csv", [*rows, ("g.mp4", "features/g.npy")])
+        (folder / "features").mkdir()
+        (folder / "features" / "g.npy").touch()
         text = (ROOT / "config" / "config.yaml").read_text(encoding="utf-8")
-        config = yaml.safe_load(text) | {"videos": "videos.csv", "backbone": "efficientnet_lite0"}
-        pending = [PendingRow(*row, False, plan.MISSING) for row in rows]
-        run_name = jobs.new_run_name()
+        config = yaml.safe_load(text) | {
+            "videos": "videos.csv",
+            "backbone": "efficientnet_lite0",
+            "weights": "random",
+            "videos_per_job": 2,
+            "report": False,
+            "retry_failed": False,
+        }
+        self._fail(*rows[4:])
+        self.run = Run(config, Display(self.said.append))
+        self.run.plan(Request())
+        self.planned = list(self.run.jobs)
+        self.on_demand = [self.run.find_job(f"{self.planned[0].name[:-1]}3")]
 
-        def cut(some: list[PendingRow], first_number: int) -> list[jobs.Job]:
-            return jobs.cut_into_jobs(
-                some,
-                Settings(backbone="efficientnet_lite0"),
-                find_weights("efficientnet_lite0", "random"),
-                "results",
-                videos_per_job=2,
-                run_name=run_name,
-                first_number=first_number,
-            )
-
-        self.planned, self.on_demand = cut(pending[:4], 1), cut(pending[4:], 3)
-        display = Display(self.said.append)
-        self.run = Run(
-            config | {"report": False},
-            self.planned,
-            self.on_demand,
-            lambda *lines: self.said.extend(lines),
-            display,
-        )
+    def _fail(self, *rows: tuple[str, str]) -> None:
+        """Record that these rows have failed."""
+        recipe = make_recipe(Settings(backbone="efficientnet_lite0"), "x-random.pth")
+        with Recorder("results", "before") as recorder:
+            for _, feature_path in rows:
+                facts = {"digest": recipe.digest, "weights": "random", "reason": "broken"}
+                write_line(recorder, "failed", feature_path, **facts)
 
     def rows(self) -> list[list[str]]:
         """Of each job that has what it needs: its rows."""
         paths = sorted((self.folder / "results" / "plan").glob("*.json"))
-        return [[Path(row.feature_path).stem for row in jobs.read_job(p).rows] for p in paths]
+        return [[Path(t.feature_path).stem for t in jobs.read_job(p).targets] for p in paths]
 
 
 @pytest.fixture
@@ -104,7 +103,7 @@ def test_a_process_of_one_job_reads_what_was_planned(stage):
     stage.run.ask_for_all()
     stage.run.start()
     (stage.folder / "videos.csv").unlink()
-    other = Run({"results": "results"}, [], [], print, Display(print))
+    other = Run({"results": "results"}, Display(print))
     job = stage.planned[1]
     assert other.find_job(job.name) == job
     with pytest.raises(OSError, match="extract_00000000_0001"):
@@ -118,7 +117,7 @@ def test_a_file_that_is_done_needs_no_job_and_one_of_no_row_is_named(stage):
     stage.run.start()
     stage.run.end()
     assert stage.said == []  # no job was asked for
-    assert not (stage.folder / "results").exists()
+    assert [path.name for path in (stage.folder / "results").iterdir()] == ["records"]
 
 
 def test_a_run_starts_and_ends_once_and_leaves_nothing_but_its_manifest(stage):
@@ -141,7 +140,7 @@ class Watched(Run):
     def end(self, **options):
         print("end", options, flush=True)
         super().end(**options)
-run = Watched({}, [], [], print, None)
+run = Watched({}, None)
 run.start()
 run.end_with_process(latency_seconds=3)
 print("main thread", flush=True)

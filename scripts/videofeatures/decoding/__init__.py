@@ -1,1 +1,1 @@
-"""From a video to frames and clips. All that knows ffmpeg stands here."""
+"""From a video to frames and clips. All that knows ffmpeg and libav stands here."""

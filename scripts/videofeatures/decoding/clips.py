@@ -2,9 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import contextlib
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
 
 import numpy as np
+
+from videofeatures.decoding.decoder import Decoder, VideoMetadata
+from videofeatures.decoding.process import NUM_STDERR_LINES
+from videofeatures.decoding.view import View
+from videofeatures.errors import VideoError
+from videofeatures.source import Source
+
+
+class Decoding:
+    """One source, decoded for one view; used by one thread.
+
+    Attributes:
+        metadata: of the source; None before it is known.
+        num_frames, num_clips: that were yielded so far; frames without those that fill a clip up.
+        messages: the last lines that the decoder has said.
+        warning: what is wrong with the source, though it was accepted; None if nothing is.
+    """
+
+    def __init__(self, decoder: Decoder, source: Source, view: View, *, truncated: str = "fail"):
+        """Read nothing yet.
+
+        Args:
+            truncated: what to do with a source that ends before its time: `fail`, after its clips,
+                or `keep` them, with a warning.
+        """
+        self.metadata: VideoMetadata | None = None
+        self.num_frames = 0
+        self.num_clips = 0
+        self.messages: deque[str] = deque(maxlen=NUM_STDERR_LINES)
+        self.warning: str | None = None
+        self._decoder = decoder
+        self._source = source
+        self._view = view
+        self._truncated = truncated
+
+    def clips(self) -> Generator[np.ndarray, None, None]:
+        """Yield what each feature sees: see `iter_clips`.
+
+        Raises:
+            VideoError: see `Decoder`; or the source is truncated.
+        """
+        self.metadata = self._decoder.probe(self._source)
+        frames = self._decoder.frames(self._source, self.metadata, self._view, self.messages)
+        with contextlib.closing(frames):  # ends ffmpeg, also where nobody wants more of it
+            for pixels, num_frames in iter_clips(frames, self._view.num_frames_per_clip):
+                self.num_frames += num_frames
+                self.num_clips += 1
+                yield pixels
+        self.warning = self._decoder.find_truncation(
+            self._source, self.metadata, self._view, self.num_frames
+        )
+        if self.warning and self._truncated == "fail":
+            raise VideoError(self.warning, self.messages)
 
 
 def iter_clips(
@@ -38,10 +93,8 @@ def iter_clips(
         yield clip, num_frames
 
 
-def row_timestamps(
-    num_frames: int, frame_rate: float, num_frames_per_clip: int | None
-) -> np.ndarray:
-    """Middle of what each row saw, in seconds from the container's zero, float64.
+def row_timestamps(num_frames: int, view: View) -> np.ndarray:
+    """Return the middle of what each row saw, in seconds from the container's zero, float64.
 
     Frame k stands for the seconds k / frame_rate to (k + 1) / frame_rate; frames that
     were added to fill the last clip do not count.
@@ -49,7 +102,7 @@ def row_timestamps(
     Args:
         num_frames: real frames of the whole video.
     """
-    length = num_frames_per_clip or 1
+    length = view.num_frames_per_clip or 1
     starts = np.arange(0, num_frames, length)
     ends = np.minimum(starts + length, num_frames)
-    return (starts + ends) / 2 / frame_rate
+    return (starts + ends) / 2 / view.frame_rate

@@ -1,111 +1,92 @@
-"""Facts about one video, from its header and its first frame."""
+"""A video's metadata, from its header and its first frame, by libav.
+
+This imports PyAV, and a hostile file may crash libav or make it hang: a job asks for it in a
+process of its own, by `libav`.
+"""
 
 from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
+from collections.abc import Callable
 from fractions import Fraction
 
 import av
 
-from videofeatures.decoding.ffmpeg import (
-    PLAYLIST,
-    file_url,
-    read_stderr_lines,
-    reason_in,
-    restrictions,
-)
+from videofeatures.decoding.decoder import VideoMetadata
+from videofeatures.decoding.formats import file_url, input_options
 from videofeatures.errors import VideoError
 
-NO_FILE = "no such file"
+
+def ignore_packet() -> None:
+    """Do nothing."""
 
 
-@dataclass(frozen=True)
-class VideoMetadata:
-    """Facts about a video's first real video stream (cover art is none).
-
-    Attributes:
-        width, height: in coded pixels, after rotation.
-        sample_aspect_ratio: width of one pixel by its height, after rotation.
-        duration_seconds: of the file, as its header says; None if it does not.
-        average_fps: of the stream, as its header says; None if it does not.
-        codec: ffmpeg's name of it.
-    """
-
-    width: int
-    height: int
-    sample_aspect_ratio: Fraction
-    duration_seconds: float | None
-    average_fps: float | None
-    codec: str
-
-
-def probe_video(path: str, *, local_files_only: bool = True) -> VideoMetadata:
+def probe_video(
+    path: str,
+    *,
+    local_files_only: bool = True,
+    on_packet: Callable[[], None] = ignore_packet,
+) -> VideoMetadata | None:
     """Read a video's header and its first frame, which tells how it is rotated.
 
     Args:
-        local_files_only: refuse playlists and whatever else makes ffmpeg open other files.
+        local_files_only: see `input_options`.
+        on_packet: is called for each packet that is read.
+
+    Returns:
+        None if no frame can be decoded.
 
     Raises:
-        VideoError: the file is missing, unreadable, or has no picture.
+        VideoError: the file is missing, or has no picture.
+        av.FFmpegError, OSError: the file cannot be read.
     """
     check_is_file(path)
-    try:
-        with open_container(path, local_files_only=local_files_only) as container:
-            stream = first_video_stream(container)
-            if stream is None:
-                cover = " but cover art" if container.streams.video else ""
-                raise VideoError(f"no video stream{cover}")
-            stream.codec_context.thread_count = 1
-            frame = _first_frame(container, stream)
-            if frame is None:
-                raise VideoError(
-                    "no frame of the video can be decoded",
-                    read_stderr_lines(path, local_files_only=local_files_only),
-                )
-            # As ffmpeg does: anything else than a quarter turn leaves width and height.
-            turned = abs(frame.rotation) % 180 == 90
-            aspect = Fraction(stream.sample_aspect_ratio or 1)
-            width, height = frame.width, frame.height
-            rate = stream.average_rate
-            return VideoMetadata(
-                width=height if turned else width,
-                height=width if turned else height,
-                sample_aspect_ratio=1 / aspect if turned else aspect,
-                duration_seconds=_duration_seconds(container, stream),
-                average_fps=float(rate) if rate else None,
-                codec=stream.codec_context.name,
-            )
-    except av.FFmpegError as error:
-        lines = read_stderr_lines(path, local_files_only=local_files_only)
-        general, told = error.strerror or str(error), reason_in(lines)
-        if told in (None, PLAYLIST, general):
-            raise VideoError(told or general, lines) from None
-        raise VideoError(f"{general}: {told}", lines) from None
-    except OSError as error:
-        raise VideoError(error.strerror or str(error)) from None
+    with open_container(path, local_files_only=local_files_only) as container:
+        stream = first_video_stream(container)
+        if stream is None:
+            cover = " but cover art" if container.streams.video else ""
+            raise VideoError(f"no video stream{cover}")
+        stream.codec_context.thread_count = 1
+        frame = _first_frame(container, stream, on_packet)
+        if frame is None:
+            return None
+        # As ffmpeg does: anything else than a quarter turn leaves width and height.
+        turned = abs(frame.rotation) % 180 == 90
+        aspect = Fraction(stream.sample_aspect_ratio or 1)
+        width, height = frame.width, frame.height
+        rate = stream.average_rate
+        return VideoMetadata(
+            width=height if turned else width,
+            height=width if turned else height,
+            sample_aspect_ratio=1 / aspect if turned else aspect,
+            duration_seconds=_duration_seconds(container, stream),
+            average_fps=float(rate) if rate else None,
+            codec=stream.codec_context.name,
+        )
 
 
 def read_duration(path: str, *, local_files_only: bool = True) -> float | None:
-    """Length in seconds as a video's header says, without decoding; None if it does not say.
+    """Return a video's seconds as its header says, without decoding; None if it does not say.
 
     Raises:
-        VideoError: the file cannot be read, or has no video stream.
+        VideoError: the file is missing, or has no video stream.
+        av.FFmpegError, OSError: the file cannot be read.
     """
     check_is_file(path)
-    try:
-        with open_container(path, local_files_only=local_files_only) as container:
-            stream = first_video_stream(container)
-            if stream is None:
-                raise VideoError("no video stream")
-            return _duration_seconds(container, stream)
-    except (av.FFmpegError, OSError) as error:
-        raise VideoError(error.strerror or str(error)) from None
+    with open_container(path, local_files_only=local_files_only) as container:
+        stream = first_video_stream(container)
+        if stream is None:
+            raise VideoError("no video stream")
+        return _duration_seconds(container, stream)
 
 
 def check_is_file(path: str) -> None:
-    """Raises VideoError if `path` is not a file that can be read; never waits for a pipe."""
+    """Check that a path is one of a file that can be read, without waiting for a pipe.
+
+    Raises:
+        VideoError: it is not.
+    """
     try:
         mode = os.stat(path).st_mode
         if stat.S_ISDIR(mode):
@@ -116,19 +97,28 @@ def check_is_file(path: str) -> None:
             pass
     except FileNotFoundError:
         is_link = os.path.islink(path)
-        raise VideoError("a link to a file that is not there" if is_link else NO_FILE) from None
+        raise VideoError(
+            "a link to a file that is not there" if is_link else "no such file"
+        ) from None
     except OSError as error:
         raise VideoError(error.strerror or str(error)) from None
 
 
 def open_container(path: str, *, local_files_only: bool) -> av.container.InputContainer:
-    """Open a file with PyAV, with the same restrictions as ffmpeg. Raises av.FFmpegError."""
-    options = restrictions(local_files_only)
+    """Open a file with PyAV, as ffmpeg may open it.
+
+    Args:
+        local_files_only: see `input_options`.
+
+    Raises:
+        av.FFmpegError, OSError: it cannot be read.
+    """
+    options = input_options(local_files_only=local_files_only)
     return av.open(file_url(path), options=options, metadata_errors="replace")
 
 
 def first_video_stream(container: av.container.InputContainer) -> av.VideoStream | None:
-    """What ffmpeg calls `V:0`: the first video stream that is not cover art."""
+    """Return what ffmpeg calls `V:0`: the first video stream that is not cover art."""
     cover = av.stream.Disposition.attached_pic
     return next((s for s in container.streams.video if not s.disposition & cover), None)
 
@@ -143,29 +133,13 @@ def _duration_seconds(
 
 
 def _first_frame(
-    container: av.container.InputContainer, stream: av.VideoStream
+    container: av.container.InputContainer, stream: av.VideoStream, on_packet: Callable[[], None]
 ) -> av.VideoFrame | None:
     for packet in container.demux(stream):
+        on_packet()
         try:
             for frame in packet.decode():
                 return frame
         except av.InvalidDataError:
             continue  # ffmpeg, too, goes on after a damaged packet
     return None
-
-
-def resized_size(
-    metadata: VideoMetadata, resize_size: int, *, square_pixels: bool
-) -> tuple[int, int]:
-    """(width, height) with a short side of `resize_size` and a truncated long side.
-
-    Truncated, not rounded, as in the original program: 1920×1080 is 398×224.
-
-    Args:
-        square_pixels: give anamorphic video its proportions. The original did not.
-    """
-    width = metadata.width * (metadata.sample_aspect_ratio if square_pixels else Fraction(1))
-    height = metadata.height
-    if height >= width:
-        return resize_size, int(height * resize_size / width)
-    return int(width * resize_size / height), resize_size

@@ -10,7 +10,7 @@ Frames are the same, byte for byte, as long as the file is undamaged: `test_skip
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from itertools import pairwise
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from typing import NamedTuple
 import av
 import numpy as np
 
-from videofeatures.decoding.probe import first_video_stream, open_container
+from videofeatures.decoding.probe import first_video_stream, ignore_packet, open_container
 
 CONTAINERS = ("mov", "matroska")
 """Those whose times are written down, not guessed (AVI) and not shifted (MPEG-TS)."""
@@ -44,8 +44,17 @@ class _Packet(NamedTuple):
     starts_sequence: bool  # nothing after it refers to anything before it
 
 
-def skip_filter(path: str, frame_rate: float, *, local_files_only: bool = True) -> str | None:
-    """The bitstream filter that skips what `frame_rate` has no use for.
+def skip_filter(
+    path: str,
+    frame_rate: float,
+    *,
+    local_files_only: bool = True,
+    on_packet: Callable[[], None] = ignore_packet,
+) -> str | None:
+    """Return the bitstream filter that skips what `frame_rate` has no use for.
+
+    Args:
+        on_packet: is called for each packet that is read.
 
     Returns:
         A value for ffmpeg's input option `-bsf` (version 7 or newer), or None where nothing
@@ -68,7 +77,7 @@ def skip_filter(path: str, frame_rate: float, *, local_files_only: bool = True) 
             Fraction(container.start_time or 0, av.time_base),
             (stream.start_time or 0) * time_base,
         }
-        packets = _read_packets(container, stream)
+        packets = _read_packets(container, stream, on_packet)
     if not packets:
         return None
     is_taken = _find_taken(packets, time_base, starts, Fraction(str(frame_rate)))
@@ -76,14 +85,17 @@ def skip_filter(path: str, frame_rate: float, *, local_files_only: bool = True) 
     return _as_filter(skipped) if skipped.any() else None
 
 
-def _read_packets(container: av.container.InputContainer, stream: av.VideoStream) -> list[_Packet]:
-    """The stream's packets, or none if there is no telling what depends on what."""
+def _read_packets(
+    container: av.container.InputContainer, stream: av.VideoStream, on_packet: Callable[[], None]
+) -> list[_Packet]:
+    """Return the stream's packets, or none if there is no telling what depends on what."""
     codec = stream.codec_context.name
     if codec not in ("h264", "hevc", "vp8", "vp9"):
         return []
     length_size = _length_size(codec, stream.codec_context.extradata or b"")
     packets: list[_Packet] = []
     for packet in container.demux(stream):
+        on_packet()
         if not packet.size:
             continue
         if len(packets) == MAX_PACKETS:
@@ -102,7 +114,7 @@ def _read_packets(container: av.container.InputContainer, stream: av.VideoStream
 
 
 def _are_sequences_apart(packets: list[_Packet]) -> bool:
-    """Each frame has a time of its own, and none is shown before one of an earlier sequence."""
+    """Return whether all times differ, and no frame is shown before one of an earlier sequence."""
     if len({packet.pts for packet in packets}) < len(packets):
         return False
     starts = [k for k, packet in enumerate(packets) if packet.starts_sequence]
@@ -114,7 +126,7 @@ def _are_sequences_apart(packets: list[_Packet]) -> bool:
 def _find_taken(
     packets: list[_Packet], time_base: Fraction, starts: set[Fraction], frame_rate: Fraction
 ) -> np.ndarray:
-    """Which packets are taken, (packets,), bool, with a neighbour of each and both ends.
+    """Return which packets are taken, (packets,), bool, with a neighbour of each and both ends.
 
     The filter takes the last frame before each second (k + 0.5) / frame_rate.
     """
@@ -134,7 +146,7 @@ def _find_taken(
 
 
 def _find_skipped(packets: list[_Packet], is_taken: np.ndarray) -> np.ndarray:
-    """Which packets can be skipped, (packets,), bool."""
+    """Return which packets can be skipped, (packets,), bool."""
     skipped = np.zeros(len(packets), bool)
     is_needed = False  # by a taken frame that comes later in this sequence
     for k in reversed(range(len(packets))):
@@ -146,7 +158,7 @@ def _find_skipped(packets: list[_Packet], is_taken: np.ndarray) -> np.ndarray:
 
 
 def _as_filter(skipped: np.ndarray) -> str:
-    """A list of flags as an expression of the packet's number n, which finds its flag by halves."""
+    """Return flags as an expression of the packet's number n, which finds its flag by halves."""
     numbers = [
         sum(int(flag) << k for k, flag in enumerate(skipped[start : start + FLAGS_PER_NUMBER]))
         for start in range(0, len(skipped), FLAGS_PER_NUMBER)
@@ -169,7 +181,7 @@ def _as_filter(skipped: np.ndarray) -> str:
 
 
 def _length_size(codec: str, extradata: bytes) -> int:
-    """Bytes of the length before each NAL unit; 0 if they are set apart by start codes."""
+    """Return the size in bytes of each NAL unit's length; 0 if start codes set them apart."""
     if codec == "h264" and extradata[:1] == b"\x01":
         return (extradata[4] & 3) + 1
     if codec == "hevc" and len(extradata) > 22 and extradata[:3] not in (b"\0\0\0", b"\0\0\1"):
@@ -178,7 +190,7 @@ def _length_size(codec: str, extradata: bytes) -> int:
 
 
 def _nal_headers(data: memoryview, length_size: int) -> Iterator[tuple[int, int]]:
-    """The first two bytes of each NAL unit. ValueError if lengths do not add up."""
+    """Yield the first two bytes of each NAL unit. ValueError if lengths do not add up."""
     if not length_size:
         whole = bytes(data)
         place = whole.find(b"\0\0\1")
@@ -196,7 +208,7 @@ def _nal_headers(data: memoryview, length_size: int) -> Iterator[tuple[int, int]
 
 
 def _look_inside(codec: str, packet: av.Packet, length_size: int) -> tuple[bool, bool]:
-    """(is a reference, starts a sequence). In doubt, a packet is a reference."""
+    """Return (is a reference, starts a sequence). In doubt, a packet is a reference."""
     is_reference, starts_sequence, has_picture = False, False, False
     for first, second in _nal_headers(memoryview(packet), length_size):
         if codec == "h264":

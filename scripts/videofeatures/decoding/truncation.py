@@ -7,9 +7,11 @@ file ends early, decoding stopped early, or the pictures are just shorter than t
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import av
 
-from videofeatures.decoding.probe import VideoMetadata, first_video_stream, open_container
+from videofeatures.decoding.probe import first_video_stream, ignore_packet, open_container
 from videofeatures.errors import VideoError
 
 TOLERANCE_SECONDS = 1.0
@@ -22,21 +24,24 @@ duration out from what is there, and nothing is missing by it."""
 
 def find_truncation(
     path: str,
-    metadata: VideoMetadata,
+    duration_seconds: float | None,
     num_frames: int,
     frame_rate: float,
     *,
     local_files_only: bool = True,
+    on_packet: Callable[[], None] = ignore_packet,
 ) -> str | None:
-    """What is missing at the end of a video, for people, or None if nothing is.
+    """Return what is missing at the end of a video, for people, or None if nothing is.
 
     Args:
+        duration_seconds: that the header promises; None if it does not.
         num_frames: that were decoded, at `frame_rate`, from the container's zero.
+        on_packet: is called for each packet that is read.
 
     Raises:
         av.FFmpegError, OSError, VideoError: the file cannot be read any more.
     """
-    promised = metadata.duration_seconds
+    promised = duration_seconds
     decoded = num_frames / frame_rate
     # The filter rounds to the nearest frame.
     if promised is None or decoded + 0.5 / frame_rate >= promised - TOLERANCE_SECONDS:
@@ -46,7 +51,7 @@ def find_truncation(
         if kind not in PROMISING:
             return None
         start = (container.start_time or 0) / av.time_base
-        last_picture, end = _last_packets(container)
+        last_picture, end = _last_packets(container, on_packet)
     # Matroska's duration is counted from zero, that of others from where they start.
     end -= 0 if kind == "matroska" else start
     if end < promised - TOLERANCE_SECONDS:
@@ -57,8 +62,10 @@ def find_truncation(
     return None
 
 
-def _last_packets(container: av.container.InputContainer) -> tuple[float, float]:
-    """Seconds at which the last picture begins, and at which the last packet of any stream ends."""
+def _last_packets(
+    container: av.container.InputContainer, on_packet: Callable[[], None]
+) -> tuple[float, float]:
+    """Return the seconds at which the last picture begins, and the last packet of all ends."""
     pictures = first_video_stream(container)
     if pictures is None:  # the file is another one by now
         raise VideoError("no video stream")
@@ -66,6 +73,7 @@ def _last_packets(container: av.container.InputContainer) -> tuple[float, float]
     streams = [stream for stream in container.streams if stream.type in ("video", "audio")]
     try:
         for packet in container.demux(streams):
+            on_packet()
             if packet.pts is None:
                 continue
             begin = float(packet.pts * packet.time_base)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from videofeatures.errors import VideoError
-from videofeatures.extraction.decoders import Clip
-from videofeatures.extraction.row_state import RowState
+from videofeatures.extraction.features import as_stored
+from videofeatures.extraction.target_state import TargetState
 from videofeatures.extraction.timing import Timing
-from videofeatures.extraction.writer import finish_features
-from videofeatures.settings import Settings
+from videofeatures.networks.recipe import Recipe
 
 if TYPE_CHECKING:
     from videofeatures.networks.network import Network
@@ -28,6 +27,14 @@ here takes a bounded amount of memory."""
 logger = logging.getLogger(__name__)
 
 
+class _Item(NamedTuple):
+    """A clip that waits, and whose it is."""
+
+    state: TargetState
+    number: int
+    pixels: np.ndarray
+
+
 @dataclass
 class _Batch:
     """Clips of one shape that wait for more.
@@ -37,29 +44,30 @@ class _Batch:
     """
 
     number: int
-    clips: list[Clip] = field(default_factory=list)
+    items: list[_Item] = field(default_factory=list)
 
 
 class Batcher:
-    """Takes clips as they come, and gives videos as they are complete."""
+    """Takes clips as they come, and gives their features to the states of their targets."""
 
-    def __init__(self, network: Network, batch_size: int, settings: Settings, timing: Timing):
+    def __init__(self, network: Network, batch_size: int, recipe: Recipe, timing: Timing):
+        """All that comes here is made by one recipe, with its network."""
         self.batch_size = batch_size
         self._network = network
-        self._settings = settings
+        self._recipe = recipe
         self._timing = timing
         self._num_clips = 0
         self._has_warned = False
         self._waiting: dict[tuple[int, ...], _Batch] = {}
-        self._submitted: deque[tuple[list[Clip], Callable[[], np.ndarray]]] = deque()
+        self._submitted: deque[tuple[list[_Item], Callable[[], np.ndarray]]] = deque()
 
-    def add(self, clip: Clip) -> Iterator[RowState]:
-        """Take a clip; yields the videos that are complete by it."""
-        shape = clip.pixels.shape
+    def add(self, state: TargetState, number: int, pixels: np.ndarray) -> Iterator[TargetState]:
+        """Take clip `number` of a target; yield the targets of which something was computed."""
+        shape = pixels.shape
         batch = self._waiting.setdefault(shape, _Batch(self._num_clips))
-        batch.clips.append(clip)
+        batch.items.append(_Item(state, number, pixels))
         self._num_clips += 1
-        if len(batch.clips) >= self.batch_size:
+        if len(batch.items) >= self.batch_size:
             yield from self._run(shape)
         oldest = next(iter(self._waiting), None)  # a dict keeps the order of insertion
         if oldest and self._is_overdue(self._waiting[oldest]):
@@ -68,82 +76,67 @@ class Batcher:
     def _is_overdue(self, batch: _Batch) -> bool:
         return self._num_clips - batch.number >= MAX_BATCHES_WAITING * self.batch_size
 
-    def end(self, video: RowState) -> Iterator[RowState]:
-        """Take the end of a video; yields it if it is complete."""
-        video.has_ended = True
-        yield from _leave([video])
-
-    def flush(self) -> Iterator[RowState]:
+    def flush(self) -> Iterator[TargetState]:
         """Compute all that holds the end of a video: call it when no clip is to be had."""
         for shape, batch in list(self._waiting.items()):
-            if any(clip.video.has_ended for clip in batch.clips):
+            if any(item.state.decoded is not None for item in batch.items):
                 yield from self._run(shape)
         yield from self._compute([], max_submitted=0)
 
-    def _run(self, shape: tuple[int, ...]) -> Iterator[RowState]:
-        # A video that has failed needs no more features.
-        clips = [clip for clip in self._waiting.pop(shape).clips if clip.video.error is None]
-        yield from self._compute(clips, max_submitted=self._network.max_submitted - 1)
+    def _run(self, shape: tuple[int, ...]) -> Iterator[TargetState]:
+        items = [item for item in self._waiting.pop(shape).items if item.state.error is None]
+        yield from self._compute(items, max_submitted=self._network.max_submitted - 1)
 
-    def _compute(self, clips: list[Clip], *, max_submitted: int) -> Iterator[RowState]:
-        if not clips and not self._submitted:
+    def _compute(self, items: list[_Item], *, max_submitted: int) -> Iterator[TargetState]:
+        if not items and not self._submitted:
             return
         before = self._timing.compute_seconds
         with self._timing.computing():
-            videos = self._submit(clips) if clips else []
-            videos += self._collect(max_submitted=max_submitted)
-        for video in videos:
-            video.compute_seconds += (self._timing.compute_seconds - before) / len(videos)
-        yield from _leave(videos)
+            states = self._submit(items) if items else []
+            states += self._collect(max_submitted=max_submitted)
+        for state in states:
+            state.compute_seconds += (self._timing.compute_seconds - before) / len(states)
+        yield from dict.fromkeys(states)
 
-    def _submit(self, clips: list[Clip]) -> list[RowState]:
-        """Give clips to the network, in halves if they are too many; gives those that failed."""
+    def _submit(self, items: list[_Item]) -> list[TargetState]:
+        """Give clips to the network, in halves if they are too many; return what failed."""
         try:
-            wait = self._network.submit(np.stack([clip.pixels for clip in clips]))
+            wait = self._network.submit(np.stack([item.pixels for item in items]))
         except MemoryError as error:
             reason = str(error)
         else:
-            self._submitted.append((clips, wait))
+            self._submitted.append((items, wait))
             return []
-        if len(clips) == 1:
-            video = clips[0].video
-            video.error = VideoError(f"out of memory, even in a batch of one: {reason}")
-            return [video]
-        half = len(clips) // 2
+        if len(items) == 1:
+            state = items[0].state
+            state.error = VideoError(f"out of memory, even in a batch of one: {reason}")
+            return [state]
+        half = len(items) // 2
         if not self._has_warned:
             logger.warning(
                 "out of memory with a batch of %d: it is halved until it fits (%s)",
-                len(clips),
+                len(items),
                 reason,
             )
             self._has_warned = True
         self.batch_size = min(self.batch_size, half)
-        return self._submit(clips[:half]) + self._submit(clips[half:])
+        return self._submit(items[:half]) + self._submit(items[half:])
 
-    def _collect(self, *, max_submitted: int) -> list[RowState]:
-        """Take results until no more than `max_submitted` are awaited; gives their videos."""
-        videos = []
+    def _collect(self, *, max_submitted: int) -> list[TargetState]:
+        """Take results until no more than `max_submitted` are awaited; return whose they are."""
+        states = []
         while len(self._submitted) > max_submitted:
-            clips, wait = self._submitted.popleft()
+            items, wait = self._submitted.popleft()
             computed = wait()
-            lengths = np.linalg.norm(computed, axis=1)
-            features = finish_features(
+            norms = np.linalg.norm(computed, axis=1)
+            features = as_stored(
                 computed,
-                lengths,
-                l2_normalize=self._settings.l2_normalize,
-                half_precision=self._settings.half_precision,
+                norms,
+                l2_normalize=self._recipe.l2_normalize,
+                half_precision=self._recipe.half_precision,
             )
-            for clip, feature, length in zip(clips, features, lengths, strict=True):
-                clip.video.features.put(clip.index, feature)
-                clip.video.norm_sum += float(length)
-            self._timing.num_clips += len(clips)
-            videos += [clip.video for clip in clips]
-        return videos
-
-
-def _leave(videos: Iterable[RowState]) -> Iterator[RowState]:
-    """Those that are complete, each only once in its life."""
-    for video in videos:
-        if video.is_complete and not video.has_left:
-            video.has_left = True
-            yield video
+            for item, feature, norm in zip(items, features, norms, strict=True):
+                item.state.add_feature(item.number, feature, float(norm))
+            self._timing.num_clips += len(items)
+            states += [item.state for item in items]
+        return states

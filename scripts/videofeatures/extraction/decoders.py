@@ -1,30 +1,24 @@
-"""Videos to clips: decoder threads, each with one ffmpeg process at a time, feed one queue.
+"""Targets to clips: decoder threads, each with one video at a time, feed one queue.
 
-Threads, because all that they do is to wait for ffmpeg and to copy its frames.
+Threads, because all that they do is to wait for ffmpeg and to copy its frames. What they find out
+they say in events; what becomes of a target is the business of who takes these.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import queue
 import threading
 import time
-from collections.abc import Generator, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 
-import numpy as np
-
-from videofeatures.decoding.clips import iter_clips
-from videofeatures.decoding.frames import iter_frames
-from videofeatures.decoding.probe import probe_video, resized_size
-from videofeatures.decoding.skipping import skip_filter
-from videofeatures.decoding.truncation import find_truncation
-from videofeatures.errors import VideoError
+from videofeatures.decoding.clips import Decoding
+from videofeatures.decoding.decoder import Decoder
 from videofeatures.extraction.claims import Claims
-from videofeatures.extraction.row_state import RowState
-from videofeatures.planning.plan import PendingRow
-from videofeatures.settings import Settings
+from videofeatures.extraction.events import Begun, Clip, Decoded, Ended, Event, Failed
+from videofeatures.files import stat_or_none
+from videofeatures.networks.recipe import Recipe
+from videofeatures.planning.plan import Target
 
 MAX_QUEUED_BYTES = 256 << 20
 """Pixels that may wait for the network: about 1,000 frames of resnet152, or 450 clips of
@@ -37,23 +31,75 @@ POLL_SECONDS = 1
 logger = logging.getLogger(__name__)
 
 
-@dataclass
-class Clip:
-    """One frame or clip: what one row of a feature file is computed from."""
+class SharedTargets:
+    """Hands out a job's targets, each once, while other processes may do some of them."""
 
-    video: RowState
-    index: int
-    pixels: np.ndarray
+    def __init__(self, targets: Iterable[Target], claims: Claims):
+        self._targets = iter(targets)
+        self._claims = claims
+        self._later: list[Target] = []
+        self._num_elsewhere = 0
+        self._has_said_so = False
+        self._lock = threading.Lock()
+
+    @property
+    def num_elsewhere(self) -> int:
+        """Targets that others have done, by now."""
+        return self._num_elsewhere
+
+    def take(self, stopped: threading.Event) -> Target | Failed | None:
+        """Return a target that is ours; one that cannot be, with the reason; None if there is
+        no more.
+
+        Targets that others work on come last: they are waited for, and are ours if they are
+        given up.
+        """
+        with self._lock:
+            for target in self._targets:
+                if self._is_done(target):
+                    continue
+                if taken := self._claim(target):
+                    return taken
+                if not self._is_done(target):  # by now
+                    self._later.append(target)
+            if self._later and not self._has_said_so:
+                self._has_said_so = True
+                logger.info("waiting for %d rows that others work on", len(self._later))
+            while self._later and not stopped.is_set():
+                for target in list(self._later):
+                    taken = None if (is_done := self._is_done(target)) else self._claim(target)
+                    if is_done or taken:
+                        self._later.remove(target)
+                    if taken:
+                        return taken
+                if self._later:
+                    stopped.wait(POLL_SECONDS)
+        return None
+
+    def _is_done(self, target: Target) -> bool:
+        if not target.is_done:
+            return False
+        self._num_elsewhere += 1
+        return True
+
+    def _claim(self, target: Target) -> Target | Failed | None:
+        """Claim a target that is not done; None if another process works on it."""
+        try:
+            if not self._claims.take(target.feature_path):
+                return None
+        except OSError as error:
+            return Failed(target, Decoded(), error)
+        if target.is_done:  # whoever asks again finds it so
+            self._claims.release(target.feature_path)
+            return None
+        return target
 
 
-@dataclass
-class End:
-    """A video gives no more clips."""
-
-    video: RowState
+class _ThreadEnded:
+    """A decoder thread has nothing more to say."""
 
 
-class _PixelQueue(queue.Queue):
+class _EventQueue(queue.Queue):
     """A queue whose size is bounded in bytes of pixels: frames differ in size."""
 
     def _init(self, maxsize: int) -> None:
@@ -63,88 +109,55 @@ class _PixelQueue(queue.Queue):
     def _qsize(self) -> int:
         return self._num_bytes
 
-    def _put(self, event: Clip | End) -> None:
+    def _put(self, event: object) -> None:
         super()._put(event)
         self._num_bytes += _num_bytes(event)
 
-    def _get(self) -> Clip | End:
+    def _get(self) -> object:
         event = super()._get()
         self._num_bytes -= _num_bytes(event)
         return event
 
 
-def _num_bytes(event: Clip | End) -> int:
-    # Not 0 for an end: a queue of size 0 is an empty one.
+def _num_bytes(event: object) -> int:
+    # Not 0 for what has no pixels: a queue of size 0 is an empty one.
     return event.pixels.nbytes if isinstance(event, Clip) else 1
 
 
-class SharedRows:
-    """Hands out a job's rows, each once, while other processes may do some of them."""
-
-    def __init__(self, rows: Iterable[PendingRow], claims: Claims):
-        self._rows = iter(rows)
-        self._claims = claims
-        self._later: list[PendingRow] = []
-        self._has_told = False
-        self._lock = threading.Lock()
-
-    def take(self, stopped: threading.Event) -> RowState | None:
-        """A row that is ours, or that others have done; None if there is no more.
-
-        Rows that others work on come last: they are waited for, and are ours if they are
-        given up.
-        """
-        with self._lock:
-            for row in self._rows:
-                if video := self._try(row):
-                    return video
-                self._later.append(row)
-            if self._later and not self._has_told:
-                self._has_told = True
-                logger.info("waiting for %d rows that others work on", len(self._later))
-            while self._later and not stopped.is_set():
-                for row in self._later:
-                    if video := self._try(row):
-                        self._later.remove(row)
-                        return video
-                stopped.wait(POLL_SECONDS)
-        return None
-
-    def _try(self, row: PendingRow) -> RowState | None:
-        if row.is_done:
-            return RowState(row, done_by_others=True)
-        try:
-            if not self._claims.take(row.feature_path):
-                return None
-        except OSError as error:
-            return RowState(row, error=error, has_begun=True)
-        if row.is_done:  # by now
-            self._claims.release(row.feature_path)
-            return RowState(row, done_by_others=True)
-        return RowState(row)
-
-
 class Decoders:
-    """Decodes rows in threads and hands out what comes, with one `End` a row.
+    """Decodes targets in threads, and hands out what these say.
 
     Use as a context manager: decoding starts when it is entered; when it is left, all
-    threads and all ffmpeg processes have ended.
+    threads and all that they have started have ended.
     """
 
     def __init__(
-        self, rows: SharedRows, settings: Settings, *, num_decoders: int, num_threads: int
+        self,
+        targets: SharedTargets,
+        recipes: Sequence[Recipe],
+        decoder: Decoder,
+        *,
+        num_decoders: int,
+        truncated: str = "fail",
+        stopped: threading.Event | None = None,
     ):
         """Nothing starts yet.
 
         Args:
+            recipes: that the targets name.
             num_decoders: videos that are decoded at a time.
-            num_threads: of each ffmpeg process.
+            truncated: see `Decoding`.
+            stopped: is set when it is left, for the decoder to stop, too.
         """
-        self._settings = settings
-        self._num_threads = num_threads
-        self._rows = rows
-        self._queue = _PixelQueue(MAX_QUEUED_BYTES)
-        self._stopped = threading.Event()
+        self._targets = targets
+        self._recipes = recipes
+        self._decoder = decoder
+        self._truncated = truncated
+        self._queue = _EventQueue(MAX_QUEUED_BYTES)
+        self._stopped = stopped or threading.Event()
+        # Only the thread that takes events changes these two.
+        self._given_up: set[str] = set()
+        self._num_running = num_decoders
         self._threads = [
             threading.Thread(target=self._work, daemon=True) for _ in range(num_decoders)
         ]
@@ -159,45 +172,77 @@ class Decoders:
         for thread in self._threads:
             thread.join()
 
-    def get(self, *, block: bool) -> Clip | End:
-        """What came next. `queue.Empty` if nothing is there and `block` is false."""
-        event = self._queue.get(block)
-        if isinstance(event, Exception):
-            raise event
-        return event
+    @property
+    def has_ended(self) -> bool:
+        """All has been said, and taken."""
+        return not self._num_running
+
+    def get(self, *, timeout_seconds: float = 0) -> Event | None:
+        """Return what was said next, or None if nothing is, in time."""
+        deadline = time.monotonic() + timeout_seconds
+        while not self.has_ended:
+            try:
+                event = self._queue.get(timeout=max(deadline - time.monotonic(), 1e-9))
+            except queue.Empty:
+                return None
+            if isinstance(event, Exception):
+                raise event
+            if not isinstance(event, _ThreadEnded):
+                return event
+            self._num_running -= 1
+        return None
+
+    def give_up(self, target: Target) -> None:
+        """Take no more clips of a target. Its end is said all the same."""
+        self._given_up.add(target.feature_path)
 
     def _work(self) -> None:
         try:
             while not self._stopped.is_set():
-                video = self._rows.take(self._stopped)
-                if video is None:
-                    return
-                if not video.done_by_others and video.error is None:
-                    self._decode(video)
-                self._put(End(video))
+                taken = self._targets.take(self._stopped)
+                if taken is None:
+                    break
+                self._say(taken if isinstance(taken, Failed) else self._decode(taken))
+            self._say(_ThreadEnded())
         except Exception as error:  # nobody must wait for a thread that is gone
-            self._put(error)
+            self._say(error)
 
-    def _decode(self, video: RowState) -> None:
-        clips = decode_video(
-            video, self._settings, num_threads=self._num_threads, stopped=self._stopped
-        )
+    def _decode(self, target: Target) -> Ended | Failed:
+        """Say that a target begins, and its clips; return its end."""
+        file = stat_or_none(target.source.path)  # if there is none, probing says what is wrong
+        self._say(Begun(target, file and file.st_size, file and file.st_mtime_ns))
+        view = self._recipes[target.recipe].view
+        decoding = Decoding(self._decoder, target.source, view, truncated=self._truncated)
+        clips = decoding.clips()
+        error: Exception | None = None
+        seconds = 0.0
         try:
             while True:
                 started = time.monotonic()
-                clip = next(clips, None)
-                video.decode_seconds += time.monotonic() - started
-                if clip is None or not self._put(clip):
+                try:
+                    pixels = next(clips, None)
+                finally:
+                    seconds += time.monotonic() - started
+                if pixels is None or not self._say(Clip(target, decoding.num_clips - 1, pixels)):
                     break
-        except Exception as error:  # whatever it is, it costs one row only
-            video.error = error
+        except Exception as caught:  # whatever it is, it costs one row only
+            error = caught
         finally:
             clips.close()  # ends ffmpeg
+        decoded = Decoded(
+            decoding.metadata,
+            decoding.num_frames,
+            decoding.num_clips,
+            tuple(decoding.messages),
+            decoding.warning,
+            seconds,
+        )
+        return Failed(target, decoded, error) if error else Ended(target, decoded)
 
-    def _put(self, event: Clip | End | Exception) -> bool:
+    def _say(self, event: Event | _ThreadEnded | Exception) -> bool:
         """Wait for room. False if nobody will take it."""
         while not self._stopped.is_set():
-            if isinstance(event, Clip) and event.video.error is not None:
+            if isinstance(event, Clip) and event.target.feature_path in self._given_up:
                 return False
             try:
                 self._queue.put(event, timeout=1)
@@ -205,54 +250,3 @@ class Decoders:
             except queue.Full:
                 pass
         return False
-
-
-def decode_video(
-    video: RowState, settings: Settings, *, num_threads: int, stopped: threading.Event | None = None
-) -> Generator[Clip, None, None]:
-    """Yield a video's clips, filling in its facts.
-
-    Raises:
-        VideoError: see `probe_video` and `iter_frames`; or the video is truncated.
-    """
-    backbone = settings.resolve_backbone()
-    path = video.row.video_path
-    try:
-        facts = os.stat(path)
-        video.file_size, video.file_mtime_ns = facts.st_size, facts.st_mtime_ns
-    except OSError:
-        pass  # probing says what is wrong
-    video.metadata = probe_video(path, local_files_only=settings.local_files_only)
-    size = resized_size(video.metadata, backbone.resize_size, square_pixels=settings.square_pixels)
-    packet_filter = None
-    if settings.skip_unused:
-        packet_filter = skip_filter(
-            path, backbone.frame_rate, local_files_only=settings.local_files_only
-        )
-    frames = iter_frames(
-        path,
-        size,
-        frame_rate=backbone.frame_rate,
-        crop_size=backbone.crop_size,
-        interpolation=settings.interpolation,
-        hwaccel=settings.hwaccel,
-        packet_filter=packet_filter,
-        num_threads=num_threads,
-        timeout_seconds=settings.decode_timeout_seconds,
-        local_files_only=settings.local_files_only,
-        stderr_lines=video.ffmpeg_lines,
-        stopped=stopped,
-    )
-    for index, (pixels, num_frames) in enumerate(iter_clips(frames, backbone.num_frames_per_clip)):
-        video.num_frames += num_frames
-        video.num_clips += 1
-        yield Clip(video, index, pixels)
-    video.warning = find_truncation(
-        path,
-        video.metadata,
-        video.num_frames,
-        backbone.frame_rate,
-        local_files_only=settings.local_files_only,
-    )
-    if video.warning and settings.truncated == "fail":
-        raise VideoError(video.warning, video.ffmpeg_lines)

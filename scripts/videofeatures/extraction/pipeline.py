@@ -1,9 +1,9 @@
-"""One job: decoders feed a bounded queue, one network empties it, rows are written as they end.
+"""One job: decoders feed a bounded queue, networks empty it, files are written as videos end.
 
-    rows ─► decoder threads ─► queue ─► batches of one shape ─► network ─► gathered by row ─► files
+    targets ─► decoder threads ─► events ─► batches of one shape ─► network ─► states ─► files
 
-The thread that calls `extract_rows` owns the network, the files and the records, so none of
-them needs a lock. torch is imported, and the network loaded, while the first videos are
+The thread that calls `run_job` owns the networks, the states, the files and the records, so none
+of them needs a lock. torch is imported, and the network loaded, while the first videos are
 decoded.
 """
 
@@ -13,37 +13,42 @@ import gc
 import logging
 import os
 import platform
-import queue
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from videofeatures import __version__
-from videofeatures.decoding.frames import ffmpeg_version
+from videofeatures.decoding.ffmpeg_decoder import FfmpegDecoder
 from videofeatures.extraction.batching import Batcher
 from videofeatures.extraction.claims import Claims
-from videofeatures.extraction.decoders import Clip, Decoders, SharedRows
-from videofeatures.extraction.row_state import RowState
+from videofeatures.extraction.decoders import Decoders, SharedTargets
+from videofeatures.extraction.events import Begun, Clip, Event, Failed
+from videofeatures.extraction.target_state import TargetState
 from videofeatures.extraction.timing import Timing
 from videofeatures.extraction.writer import Writer
 from videofeatures.monitoring.progress import Display, Progress
 from videofeatures.networks.devices import Device, find_devices, hold_device
-from videofeatures.networks.weights import identity_of
+from videofeatures.networks.recipe import Recipe
 from videofeatures.planning.jobs import Job
-from videofeatures.records import Recorder
+from videofeatures.records import ElsewhereLine, EndLine, ProcessLine, Recorder
 
 if TYPE_CHECKING:
     from videofeatures.networks.network import Network
 
 MAX_DECODERS = 16
+WAIT_SECONDS = 1
+"""For an event, before a look at what others have done meanwhile."""
+
 DONE_BY_OTHERS = "%d rows were done by others meanwhile"
 
 logger = logging.getLogger(__name__)
 
 
-def extract_rows(job: Job, *, num_threads: int, display: Display | None = None) -> int:
-    """Do a job's rows; a row that exists by now is kept.
+def run_job(job: Job, *, num_threads: int, display: Display | None = None) -> int:
+    """Make a job's feature files; one that is there by now is kept.
 
     Args:
         num_threads: CPU threads for decoding and, without a GPU, for the network.
@@ -55,94 +60,185 @@ def extract_rows(job: Job, *, num_threads: int, display: Display | None = None) 
     Raises:
         UserError: the weights do not fit the backbone, or a disk is full.
     """
-    rows = [row for row in job.rows if not row.is_done]
-    num_elsewhere = len(job.rows) - len(rows)
-    if not rows:
-        logger.info(DONE_BY_OTHERS, num_elsewhere)
+    num_left = sum(not target.is_done for target in job.targets)
+    if not num_left:
+        logger.info(DONE_BY_OTHERS, len(job.targets))
         return 0
-    progress = Progress(len(job.rows))
-    display = display or Display(logger.info)
     timing = Timing()
-    num_decoders = min(job.settings.decoders or min(num_threads, MAX_DECODERS), len(rows))
-    claims = Claims(job.settings.claim_timeout_seconds)
-    decoders = Decoders(
-        SharedRows(rows, claims),
-        job.settings,
-        num_decoders=num_decoders,
-        num_threads=max(1, num_threads // num_decoders),
+    settings = job.settings
+    num_decoders = min(settings.decoders or min(num_threads, MAX_DECODERS), num_left)
+    stopped = threading.Event()
+    decoder = FfmpegDecoder(
+        settings, num_threads=max(1, num_threads // num_decoders), stopped=stopped
     )
-    devices = [] if job.settings.device == "cpu" else find_devices()
+    claims = Claims(settings.claim_timeout_seconds)
+    targets = SharedTargets(job.targets, claims)
+    decoders = Decoders(
+        targets,
+        job.recipes,
+        decoder,
+        num_decoders=num_decoders,
+        truncated=settings.truncated,
+        stopped=stopped,
+    )
+    devices = [] if settings.device == "cpu" else find_devices()
     # The device first: who waits for one must not hold rows, which its holder may wait for.
-    with hold_device(devices) as held, ThreadPoolExecutor(1) as background, claims, decoders:
-        ffmpeg = background.submit(ffmpeg_version)
-        network, batch_size = _load_network(job, held, num_threads)
-        batcher = Batcher(network, batch_size, job.settings, timing)
-        facts = _describe_process(job, network, held, ffmpeg.result())
-        with Recorder(job.results, job.name, facts) as recorder:
-            writer = Writer(job, facts, recorder)
-
-            def leave_to_others(num_rows: int) -> None:
-                recorder.note("elsewhere", num_rows=num_rows)
-                progress.add(elsewhere=num_rows)
-
-            if num_elsewhere:
-                leave_to_others(num_elsewhere)
-            while progress.num_ended < len(job.rows):
-                for video in _step(decoders, batcher, writer, timing):
-                    if video.done_by_others:
-                        leave_to_others(1)
-                        continue
-                    if writer.finish(video):
-                        progress.add(done=1, video_seconds=video.duration_seconds)
-                    else:
-                        progress.add(failed=1)
-                    claims.release(video.row.feature_path)
-                display.update(progress)
-            timing.video_seconds = progress.video_seconds
-            recorder.note("end", **timing.summary(), batch_size=batcher.batch_size)
-    display.clear()
-    if progress.num_elsewhere:
-        logger.info(DONE_BY_OTHERS, progress.num_elsewhere)
-    logger.info("%s", timing)
-    return progress.num_failed
+    with (
+        hold_device(devices) as held,
+        ThreadPoolExecutor(1) as background,
+        claims,
+        decoder,
+        decoders,
+    ):
+        ffmpeg = background.submit(decoder.version)
+        networks = _load_networks(job, held, num_threads)
+        made_with = [
+            _describe_process(recipe, network, held, ffmpeg.result())
+            for recipe, network in zip(job.recipes, networks, strict=True)
+        ]
+        with Recorder(job.results, job.name) as recorder:
+            for line in made_with:
+                recorder.write(line)
+            run = _Extraction(
+                job,
+                targets,
+                decoders,
+                networks,
+                Writer(job.recipes, made_with, recorder),
+                recorder,
+                claims,
+                timing,
+                display or Display(logger.info),
+            )
+            return run.run()
 
 
-def _load_network(job: Job, held: Device | None, num_threads: int) -> tuple[Network, int]:
+class _Extraction:
+    """The loop of one job: it takes events, and owns all that becomes of them."""
+
+    def __init__(
+        self,
+        job: Job,
+        targets: SharedTargets,
+        decoders: Decoders,
+        networks: Sequence[Network],
+        writer: Writer,
+        recorder: Recorder,
+        claims: Claims,
+        timing: Timing,
+        display: Display,
+    ):
+        self._targets = targets
+        self._decoders = decoders
+        self._writer = writer
+        self._recorder = recorder
+        self._claims = claims
+        self._display = display
+        self._progress = Progress(len(job.targets))
+        self._timing = timing
+        self._batchers = [
+            Batcher(network, network.batch_size, recipe, self._timing)
+            for recipe, network in zip(job.recipes, networks, strict=True)
+        ]
+        self._states: dict[str, TargetState] = {}
+
+    def run(self) -> int:
+        """Do all targets; return how many failed."""
+        while not self._decoders.has_ended:
+            event = self._decoders.get()
+            if event is None and not self._finish(self._flush()):
+                with self._timing.idle():
+                    event = self._decoders.get(timeout_seconds=WAIT_SECONDS)
+            self._count_elsewhere()
+            if event is not None:
+                self._finish(self._take(event))
+            self._display.update(self._progress)
+        self._finish(self._flush())
+        progress, timing = self._progress, self._timing
+        timing.video_seconds = progress.video_seconds
+        end = EndLine(
+            time=time.time(),
+            status="end",
+            batch_size=self._batchers[0].batch_size,
+            **timing.summary(),
+        )
+        self._recorder.write(end)
+        self._display.clear()
+        if progress.num_elsewhere:
+            logger.info(DONE_BY_OTHERS, progress.num_elsewhere)
+        logger.info("%s", timing)
+        return progress.num_failed
+
+    def _take(self, event: Event) -> Iterator[TargetState]:
+        """Take an event; yield the states that it changed."""
+        state = self._states.get(event.target.feature_path)
+        if state is None:
+            state = self._states[event.target.feature_path] = TargetState(event.target)
+        if isinstance(event, Begun):
+            state.begun = event
+            self._writer.begin(state)
+        elif isinstance(event, Clip):
+            yield from self._batchers[event.target.recipe].add(state, event.number, event.pixels)
+        else:
+            state.decoded = event.decoded
+            if isinstance(event, Failed):
+                state.error = state.error or event.error
+            yield state
+
+    def _flush(self) -> Iterator[TargetState]:
+        for batcher in self._batchers:
+            yield from batcher.flush()
+
+    def _finish(self, states: Iterable[TargetState]) -> bool:
+        """Write what is complete of these states; True if there were any."""
+        is_any = False
+        for state in states:
+            is_any = True
+            target = state.target
+            if state.error is not None and state.decoded is None:
+                self._decoders.give_up(target)
+            if not state.is_complete or target.feature_path not in self._states:
+                continue
+            del self._states[target.feature_path]
+            if self._writer.finish(state):
+                self._progress.add(done=1, video_seconds=state.video_seconds)
+            else:
+                self._progress.add(failed=1)
+            self._claims.release(target.feature_path)
+        return is_any
+
+    def _count_elsewhere(self) -> None:
+        num_new = self._targets.num_elsewhere - self._progress.num_elsewhere
+        if num_new:
+            line: ElsewhereLine = {"time": time.time(), "status": "elsewhere", "num_rows": num_new}
+            self._recorder.write(line)
+            self._progress.add(elsewhere=num_new)
+
+
+def _load_networks(job: Job, held: Device | None, num_threads: int) -> list[Network]:
     gc.disable()  # looking for garbage is a fifth of the time of importing torch (measured)
     try:
         import torch
 
-        from videofeatures.networks.network import (
-            Network,
-            choose_batch_size,
-            choose_device,
-            choose_dtype,
-            is_slow,
-        )
+        from videofeatures.networks.network import open_network
 
         torch.set_num_threads(num_threads)
-        settings = job.settings
-        device = choose_device(settings.device, held.index if held else 0)
-        dtype = choose_dtype(settings.precision, device)
-        if is_slow(dtype, device):
-            logger.warning(
-                "this CPU has no instructions for %s: it will be much slower than float32",
-                settings.precision,
-            )
-        network = Network(settings.resolve_backbone(), job.weights_path, device=device, dtype=dtype)
-        return network, settings.batch_size or choose_batch_size(device, dtype)
+        index = held.index if held else 0
+        return [open_network(recipe, job.settings, device_index=index) for recipe in job.recipes]
     finally:
         gc.enable()
 
 
 def _describe_process(
-    job: Job, network: Network, held: Device | None, ffmpeg: str
-) -> dict[str, Any]:
+    recipe: Recipe, network: Network, held: Device | None, ffmpeg: str
+) -> ProcessLine:
     return {
+        "time": time.time(),
+        "status": "process",
         "program": f"videofeatures {__version__}",
-        "settings": job.settings.numerics(),
-        "digest": job.settings.digest(),
-        "weights": identity_of(job.weights_path),
+        "settings": recipe.numerics,
+        "digest": recipe.digest,
+        "weights": recipe.weights_id,
         "dtype": str(network.dtype).removeprefix("torch."),
         "device": network.device_name,
         "device_uuid": held.uuid if held else None,
@@ -151,22 +247,3 @@ def _describe_process(
         "ffmpeg": ffmpeg,
         "torch": version("torch"),
     }
-
-
-def _step(
-    decoders: Decoders, batcher: Batcher, writer: Writer, timing: Timing
-) -> Iterator[RowState]:
-    """Take one thing from the decoders; yields the videos of which nothing more will come."""
-    try:
-        event = decoders.get(block=False)
-    except queue.Empty:
-        if videos := list(batcher.flush()):
-            yield from videos
-            return
-        with timing.idle():
-            event = decoders.get(block=True)
-    writer.begin(event.video)
-    if isinstance(event, Clip):
-        yield from batcher.add(event)
-    else:
-        yield from batcher.end(event.video)

@@ -6,7 +6,8 @@ import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+
+from videofeatures.records import EndFacts
 
 
 def cpu_seconds(who: int) -> float:
@@ -54,39 +55,38 @@ class Timing:
         if self.first_batch_time is not None:
             self.idle_seconds += time.monotonic() - started
 
-    def summary(self) -> dict[str, Any]:
-        """All figures, for the records.
+    def summary(self) -> EndFacts:
+        """Return all figures, for the records.
 
         Beside the attributes: `seconds` in all; `startup_seconds`, until the first batch;
         `decode_cpu_seconds` of all ffmpeg processes; `compute_cpu_seconds` of this process
         from the first batch on, all threads; `peak_memory_mb` of this process.
         """
         now = time.time()
-        own_cpu_seconds = cpu_seconds(resource.RUSAGE_SELF)
-        figures = {
-            "seconds": now - self.started_time,
-            "startup_seconds": (self.first_batch_time or now) - self.started_time,
-            "compute_seconds": self.compute_seconds,
-            "idle_seconds": self.idle_seconds,
-            "decode_cpu_seconds": cpu_seconds(resource.RUSAGE_CHILDREN),
-            "compute_cpu_seconds": own_cpu_seconds - self._startup_cpu_seconds,
-            "video_seconds": self.video_seconds,
-            "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        }
+        startup_seconds = (self.first_batch_time or now) - self.started_time
+        compute_cpu_seconds = cpu_seconds(resource.RUSAGE_SELF) - self._startup_cpu_seconds
+        peak_memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         return {
             "started_time": self.started_time,
             "first_batch_time": self.first_batch_time,
             "num_clips": self.num_clips,
-            **{name: round(value, 3) for name, value in figures.items()},
+            "seconds": round(now - self.started_time, 3),
+            "startup_seconds": round(startup_seconds, 3),
+            "compute_seconds": round(self.compute_seconds, 3),
+            "idle_seconds": round(self.idle_seconds, 3),
+            "decode_cpu_seconds": round(cpu_seconds(resource.RUSAGE_CHILDREN), 3),
+            "compute_cpu_seconds": round(compute_cpu_seconds, 3),
+            "video_seconds": round(self.video_seconds, 3),
+            "peak_memory_mb": round(peak_memory_mb, 3),
         }
 
     def __str__(self) -> str:
-        found = self.summary()
-        rate = self.video_seconds / max(found["seconds"], 1e-3)
+        figures = self.summary()
+        rate = self.video_seconds / max(figures["seconds"], 1e-3)
         limit = "the network" if self.compute_seconds > self.idle_seconds else "decoding"
         return (
-            f"{self.video_seconds:.0f} s of video in {found['seconds']:.1f} s, {rate:.1f} times "
-            f"as fast as it plays: start-up {found['startup_seconds']:.1f} s, network "
+            f"{self.video_seconds:.0f} s of video in {figures['seconds']:.1f} s, {rate:.1f} times "
+            f"as fast as it plays: start-up {figures['startup_seconds']:.1f} s, network "
             f"{self.compute_seconds:.1f} s, waiting for frames {self.idle_seconds:.1f} s; the "
             f"limit is {limit}"
         )

@@ -1,7 +1,14 @@
-"""How far a run is: what is counted, what is said of it, and where.
+"""Progress of a run: what is counted, how it is described, and where it is shown.
 
-On a terminal it is one line at the bottom that is written again and again. Elsewhere, in a log,
-it is a line now and then, so that a run of days leaves some hundred of them.
+On a terminal, one line at the bottom is redrawn. Elsewhere, in a log, a line is written at growing
+intervals, so that a run of days leaves about a hundred.
+
+tqdm 4.70.1 was tried for `Display`, which got three lines shorter: growing intervals and lines for
+a logger stay ours. It drew nothing on a terminal that does not tell its size, cut long lines
+without a sign, and started a thread. rich 15.0.0 hides the cursor, which a killed process leaves
+hidden, and starts a new line to clear one. Neither replaces `Progress`: tqdm has the mean rate of
+the whole run, or a moving average of steps; rich keeps 1,000 samples, which with 40 rows a second
+were 25 of the 600 seconds asked for, and its rate did not fall in 500 seconds without a row.
 """
 
 from __future__ import annotations
@@ -13,25 +20,28 @@ from collections import deque
 from collections.abc import Callable
 from typing import TextIO
 
+from videofeatures.units import describe_seconds
+
 WINDOW_SECONDS = 600
-"""Rates are those of the last ten minutes: a start, or a wait for a GPU, is soon forgotten."""
+"""Rates are those of the last ten minutes, so that a start or a wait for a GPU soon drops out."""
 
 MAX_SAMPLES = 1000
 REDRAW_SECONDS = 0.2
 
 FIRST_LINE_SECONDS = 60
 LINE_GROWTH = 1.1
-"""A log has a line after a minute, then one each time a tenth of the time so far has passed,
-and never more than one a minute: a hundred in ten days."""
+"""A log gets a line after a minute, then another each time the elapsed time has grown by a tenth,
+but at most one a minute: a hundred in ten days."""
 
 
 class Progress:
-    """Counts the rows of a run as they end.
+    """Count the rows of a run as they end, and measure rates.
 
     Attributes:
-        num_rows: all that are to be done.
-        num_done, num_failed: here; `num_elsewhere` were done by other runs meanwhile.
-        video_seconds: length of the videos that are done, as their headers say.
+        num_rows: number of rows to do.
+        num_done, num_failed: rows that ended in this run.
+        num_elsewhere: rows that other runs did meanwhile. They count as ended, but not in rates.
+        video_seconds: total length of the videos that are done, according to their headers.
     """
 
     def __init__(self, num_rows: int, *, clock: Callable[[], float] = time.monotonic):
@@ -42,23 +52,23 @@ class Progress:
         self.video_seconds = 0.0
         self._clock = clock
         self.started = clock()
-        # (when, rows that had ended, seconds of video) from which rates are taken.
+        # (time, rows done or failed by then, seconds of video) to measure rates from.
         self._samples: deque[tuple[float, int, float]] = deque([(self.started, 0, 0.0)])
 
     @property
     def num_ended(self) -> int:
-        """Rows of which nothing more will come."""
+        """Number of rows that are done, failed, or done elsewhere."""
         return self.num_done + self.num_failed + self.num_elsewhere
 
     @property
     def elapsed_seconds(self) -> float:
-        """Since this was made."""
+        """Time since the progress was created."""
         return self._clock() - self.started
 
     def add(
         self, *, done: int = 0, failed: int = 0, elsewhere: int = 0, video_seconds: float = 0
     ) -> None:
-        """Count rows that have ended."""
+        """Add rows that have ended, and the length of the videos that are done."""
         self.num_done += done
         self.num_failed += failed
         self.num_elsewhere += elsewhere
@@ -72,9 +82,9 @@ class Progress:
             self._samples.popleft()
 
     def rates(self) -> tuple[float, float]:
-        """Rows, and seconds of video, a second, over the last minutes."""
-        when, num_rows, video_seconds = self._samples[0]
-        seconds = max(self._clock() - when, 1e-3)
+        """Return the rows and the seconds of video per second, over the last `WINDOW_SECONDS`."""
+        since, num_rows, video_seconds = self._samples[0]
+        seconds = max(self._clock() - since, 1e-3)
         num_worked_on = self.num_done + self.num_failed
         return (num_worked_on - num_rows) / seconds, (self.video_seconds - video_seconds) / seconds
 
@@ -103,29 +113,12 @@ def _describe_rate(rows_per_second: float) -> str:
     return f"{rows_per_second * 3600:.3g} videos/h"
 
 
-def describe_seconds(seconds: float) -> str:
-    """A length of time as people say it, in two or three digits: 42 s, 5.3 min, 7.1 h, 12 days."""
-    for unit, length, limit in (("s", 1, 120), ("min", 60, 7200), ("h", 3600, 3 * 86400)):
-        if seconds < limit:
-            value = seconds / length
-            return f"{value:.1f} {unit}" if 0 < value < 10 else f"{value:.0f} {unit}"
-    return f"{seconds / 86400:,.1f} days"
-
-
-def describe_bytes(num_bytes: float) -> str:
-    """A size in three digits: 48.6 kB, 1.9 TB."""
-    for unit, length in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
-        if num_bytes >= length:
-            return f"{num_bytes / length:.3g} {unit}"
-    return f"{num_bytes / 1e3:.3g} kB"
-
-
 class Display:
-    """Where a progress is shown.
+    """Show a progress: as one line that is redrawn on a terminal, else as lines of a log.
 
     Args:
-        say: takes a line now and then, where there is no terminal.
-        terminal: a stream that may be one; None for none.
+        say: called with each line of the log, if there is no terminal.
+        terminal: stream to draw on if it is a terminal, or None.
     """
 
     def __init__(self, say: Callable[[str], None], terminal: TextIO | None = None):
@@ -136,7 +129,7 @@ class Display:
         self._next_line_seconds = float(FIRST_LINE_SECONDS)
 
     def update(self, progress: Progress) -> None:
-        """Show it, if it is time to."""
+        """Show the progress if the last line is old enough."""
         if self._terminal:
             now = time.monotonic()
             if now - self._drawn_at >= REDRAW_SECONDS:
@@ -148,8 +141,14 @@ class Display:
             self._next_line_seconds = max(elapsed * LINE_GROWTH, elapsed + FIRST_LINE_SECONDS)
             self._say(str(progress))
 
+    def say(self, *lines: str) -> None:
+        """Give lines to `say`, in place of the progress."""
+        self.clear()
+        for line in lines:
+            self._say(line)
+
     def clear(self) -> None:
-        """Take the line away, for others to write there."""
+        """Clear the line before other output."""
         if self._terminal and self._is_drawn:
             self._is_drawn = False
             self._terminal.write("\r\x1b[K")
@@ -157,7 +156,7 @@ class Display:
 
     @property
     def is_live(self) -> bool:
-        """Whether there is a terminal."""
+        """Whether the progress is shown on a terminal."""
         return self._terminal is not None
 
     def _draw(self, terminal: TextIO, text: str) -> None:
@@ -165,7 +164,7 @@ class Display:
             width = os.get_terminal_size(terminal.fileno()).columns or 80
         except OSError:
             width = 80
-        # A line that is longer than the terminal could not be taken away again.
+        # A line that wraps could not be cleared.
         text = text if len(text) < width else text[: max(width - 2, 0)] + "…"
         terminal.write(f"\r{text}\x1b[K")
         terminal.flush()

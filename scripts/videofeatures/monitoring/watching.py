@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
+import contextlib
 import threading
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 from videofeatures.errors import MAX_SHOWN
 from videofeatures.monitoring.progress import Display, Progress
 from videofeatures.planning.jobs import Job, run_name_of
-from videofeatures.records import records_folder
+from videofeatures.records import Line, RecordReader
 
 POLL_SECONDS = 1
 MAX_SHARE = 0.05
@@ -23,18 +20,16 @@ MAX_SHARE = 0.05
 class Watcher:
     """Reads what the jobs of a run append to their records, and shows how far the run is."""
 
-    def __init__(self, jobs: Sequence[Job], display: Display, say: Callable[[str], None]):
+    def __init__(self, jobs: Sequence[Job], display: Display):
         """Nothing is read before it is started.
 
         Args:
-            jobs: all of one run; none are nothing to watch.
-            say: takes a line about a row that failed.
+            jobs: all of one run, one at least.
+            display: takes a line about each row that failed, too.
         """
-        self.progress = Progress(sum(len(job.rows) for job in jobs))
-        self._jobs = jobs
+        self.progress = Progress(sum(len(job.targets) for job in jobs))
+        self._reader = RecordReader(jobs[0].results, start=run_name_of(jobs[0]))
         self._display = display
-        self._say = say
-        self._read_until: dict[Path, int] = {}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -43,7 +38,7 @@ class Watcher:
         self._thread.start()
 
     def stop(self) -> None:
-        """Take the line away; what was recorded up to now is counted. It may not have begun."""
+        """Stop watching; what was recorded up to now is counted. It may not have begun."""
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -59,42 +54,22 @@ class Watcher:
         self.look()
 
     def look(self) -> None:
-        """Read what is new."""
-        folder, start = records_folder(self._jobs[0].results), run_name_of(self._jobs[0])
-        try:
-            names = [name for name in os.listdir(folder) if name.startswith(start)]
-        except OSError:
-            return  # no job has recorded anything so far
-        for name in names:
-            for line in self._new_lines(folder / name):
-                self._take(json.loads(line))
+        """Count what is new."""
+        # A disk that does not answer now may do so at the next look.
+        with contextlib.suppress(OSError):
+            for _, lines in self._reader.read():
+                for line in lines:
+                    self._count(line)
 
-    def _new_lines(self, path: Path) -> list[bytes]:
-        """Whole lines that were appended to a file since the last look."""
-        start = self._read_until.get(path, 0)
-        try:
-            if path.stat().st_size == start:
-                return []
-            with open(path, "rb") as file:
-                file.seek(start)
-                new = file.read()
-        except OSError:
-            return []  # a disk that does not answer now may do so at the next look
-        new = new[: new.rfind(b"\n") + 1]
-        self._read_until[path] = start + len(new)
-        return new.splitlines()
-
-    def _take(self, entry: dict[str, Any]) -> None:
-        status = entry["status"]
-        if status == "done":
-            self.progress.add(done=1, video_seconds=entry["duration_seconds"] or 0)
-        elif status == "failed":
+    def _count(self, line: Line) -> None:
+        if line["status"] == "done":
+            self.progress.add(done=1, video_seconds=line.get("duration_seconds") or 0)
+        elif line["status"] == "failed":
             self.progress.add(failed=1)
             num_failed = self.progress.num_failed
             if num_failed <= MAX_SHOWN:
-                self._display.clear()
-                self._say(f"FAILED  {entry['video_path']}: {entry['reason']}")
+                self._display.say(f"FAILED  {line['video_path']}: {line['reason']}")
             if num_failed == MAX_SHOWN:
-                self._say("… those that follow are in the logs and in the manifest")
-        elif status == "elsewhere":
-            self.progress.add(elsewhere=entry["num_rows"])
+                self._display.say("… those that follow are in the logs and in the manifest")
+        elif line["status"] == "elsewhere":
+            self.progress.add(elsewhere=line["num_rows"])

@@ -1,5 +1,5 @@
-"""What the classifier of a backbone makes of its features: the quickest look at whether they are
-what they should be."""
+"""A backbone's own classifier on stored features: the quickest check that these are what they
+should be."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from videofeatures.networks.backbones import Backbone
-from videofeatures.networks.weights import RANDOM, Weights, load_network
+from videofeatures.networks.recipe import Recipe
+from videofeatures.networks.weights import RANDOM, load_network
 
 
 class Prediction(NamedTuple):
@@ -22,7 +23,7 @@ class Prediction(NamedTuple):
 
 
 def class_names(backbone: Backbone) -> list[str]:
-    """Names of a backbone's classes, in the order of its classifier; empty if there are none."""
+    """Return the names of a backbone's classes, in the order of its classifier; [] if unknown."""
     if not backbone.classes:
         return []
     module, names = backbone.classes.split(":")
@@ -30,12 +31,17 @@ def class_names(backbone: Backbone) -> list[str]:
     return list(weights.meta["categories"])
 
 
-def find_classifier(backbone: Backbone, weights: Weights) -> Classifier | None:
-    """A backbone's classifier, if it means something, and if its weights are here."""
-    means_something = backbone.classes and weights.identity != RANDOM
-    if not (means_something and weights.shared_path.exists()):
+def find_classifier(recipe: Recipe) -> Classifier | None:
+    """Return the classifier of a recipe's backbone, or None if its classes have no names, or if the
+    weights are random or not here.
+
+    Raises:
+        UserError: see `Classifier`.
+    """
+    is_meaningful = recipe.backbone.classes and recipe.weights_id != RANDOM
+    if not (is_meaningful and os.path.exists(recipe.weights_path)):
         return None
-    return Classifier(backbone, weights.shared_path)
+    return Classifier(recipe.backbone, recipe.weights_path)
 
 
 class Classifier:
@@ -50,12 +56,12 @@ class Classifier:
         self.names = class_names(backbone)
         self._layer = load_network(backbone, weights_path).get_submodule(backbone.classifier)
 
-    def guess(self, features: np.ndarray, *, num_classes: int = 1) -> list[list[Prediction]]:
-        """The most probable classes of each feature, best first.
+    def predict(self, features: np.ndarray, *, num_classes: int = 1) -> list[list[Prediction]]:
+        """Return the most probable classes of each feature, best first.
 
         Args:
-            features: (rows, feature_dim), as the network gave them: those that were divided by
-                their lengths have to be multiplied by these.
+            features: (N, feature_dim), of any float dtype, as the network gave them: those that
+                were divided by their norms have to be multiplied by these.
         """
         import torch
 

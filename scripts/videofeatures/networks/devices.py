@@ -1,4 +1,4 @@
-"""Which GPU a job computes on: a free one of those that it sees, which it holds as it lives.
+"""The GPU that a job computes on: a free one of those that it sees, held until the job ends.
 
 Snakemake counts GPUs and says to no job which one is its own. So each job takes one that no
 other process of this program holds, on this machine, whoever started it.
@@ -31,7 +31,7 @@ class Device:
 
 
 def find_devices() -> list[Device]:
-    """The CUDA devices that this process may use, as CUDA_VISIBLE_DEVICES has it.
+    """Return the CUDA devices that this process may use, as CUDA_VISIBLE_DEVICES has it.
 
     Asks the driver, without torch: to know it before torch is imported, which takes seconds.
     """
@@ -54,7 +54,7 @@ def find_devices() -> list[Device]:
 
 @contextmanager
 def hold_device(devices: Sequence[Device]) -> Iterator[Device | None]:
-    """Hold a free device; waits until there is one. None if there are no devices at all.
+    """Hold a free device, waiting until there is one; None if there are no devices at all.
 
     What a process holds is free again when it ends, however it ends. A single device that a
     scheduler has given to this process is taken as it is: it may be meant to be shared.
@@ -70,19 +70,19 @@ def hold_device(devices: Sequence[Device]) -> Iterator[Device | None]:
 
 
 def _wait_for_one(devices: Sequence[Device]) -> tuple[Device, socket.socket]:
-    is_told = False
+    is_logged = False
     while True:
         for device in devices:
-            if lock := _lock(device.uuid):
+            if lock := _try_lock(device.uuid):
                 return device, lock
-        if not is_told:
+        if not is_logged:
             logger.info("each of the %d GPUs is held by another job: waiting", len(devices))
-            is_told = True
+            is_logged = True
         time.sleep(POLL_SECONDS)
 
 
-def _lock(uuid: str) -> socket.socket | None:
-    """What nobody else on this machine has at the same time; None if somebody has it.
+def _try_lock(uuid: str) -> socket.socket | None:
+    """Return the device's lock, or None if another process on this machine holds it.
 
     A name in Linux's abstract namespace of sockets: the kernel takes it back when the process
     ends, no file is left, and it is the same for all users.

@@ -1,9 +1,9 @@
-"""Layers of a network joined: fewer passes over its activations, numbers the same up to rounding.
+"""Layers of a network fused: fewer passes over its activations, numbers the same up to rounding.
 
 Batch normalisation becomes part of the convolution before it. On a CPU, a ReLU and the sum with
 a residual do, too: oneDNN computes them while a convolution's result is still in the cache, and
 its weights are put in the order that it wants once, not in each call. That makes ResNet-152 and
-ResNeXt-101 15 to 25 % faster. `torch.compile` joins the same layers and is no faster, but takes
+ResNeXt-101 15 to 25 % faster. `torch.compile` fuses the same layers and is no faster, but takes
 5 to 20 s and a C++ compiler, and once more for each shape of a frame (all measured).
 """
 
@@ -21,9 +21,9 @@ CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
 
 
 def fold_batch_norm(module: nn.Module) -> nn.Module:
-    """Make batch normalisation part of the convolution before it; `module` is used up.
+    """Fold batch normalisation into the convolution before it, and return the new module.
 
-    One whose forward() has branches on its input comes back as it is.
+    `module` is used up. One whose forward() has branches on its input comes back as it is.
     """
     try:
         return fuse(module, inplace=True)
@@ -38,9 +38,10 @@ class FusedConv(nn.Module):
     """
 
     def __init__(self, convolution: nn.Conv2d | nn.Conv3d, activation: str):
-        """Takes weights in their final dtype, on the CPU.
+        """Take over the weights of a convolution.
 
         Args:
+            convolution: on the CPU, in its final dtype.
             activation: `relu` or `none`; what follows the convolution if nothing is added.
         """
         super().__init__()
@@ -55,7 +56,8 @@ class FusedConv(nn.Module):
         self._is_packed = False
 
     def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
-        """The activation of the convolution; with a residual, which is overwritten, of the sum."""
+        """Return the activation of the convolution; with a residual, which is overwritten, the ReLU
+        of their sum."""
         if not self._is_packed:  # the order that is best depends on the size of the input
             self._weight = nn.Parameter(
                 torch.ops.mkldnn._reorder_convolution_weight(
@@ -73,7 +75,7 @@ class FusedConv(nn.Module):
 
 
 def is_onednn_supported(dtype: torch.dtype) -> bool:
-    """This build of torch has oneDNN, and oneDNN computes in this dtype on this CPU."""
+    """Return whether torch was built with oneDNN, and oneDNN computes in this dtype on this CPU."""
     if not torch.backends.mkldnn.is_available():
         return False
     if dtype == torch.bfloat16:
@@ -84,7 +86,7 @@ def is_onednn_supported(dtype: torch.dtype) -> bool:
 
 
 def fuse_convolutions(module: nn.Module) -> nn.Module:
-    """Join convolutions on the CPU with the ReLUs and residuals that follow; changes `module`.
+    """Fuse convolutions on the CPU with the ReLUs and residuals that follow; changes `module`.
 
     Args:
         module: in its final dtype; one that is not a graph of layers comes back as it is.
@@ -95,13 +97,13 @@ def fuse_convolutions(module: nn.Module) -> nn.Module:
     targets = [node.target for node in nodes]
     for node in nodes:
         if _is_convolution(node) and targets.count(node.target) == 1:
-            _join(node, module)
+            _fuse_followers(node, module)
     module.graph.lint()
     module.recompile()
     return module
 
 
-def _join(node: fx.Node, module: fx.GraphModule) -> None:
+def _fuse_followers(node: fx.Node, module: fx.GraphModule) -> None:
     activation, arguments = "none", node.args
     followers: list[fx.Node] = []
     follower = _only_user(node)
@@ -125,7 +127,8 @@ def _join(node: fx.Node, module: fx.GraphModule) -> None:
 
 
 def _can_be_overwritten(residual: object, node: fx.Node, follower: fx.Node) -> bool:
-    """It is there before `node`, owns its memory, and none but `follower` needs it afterwards."""
+    """Return whether `residual` comes before `node`, owns its memory, and only `follower` needs it
+    afterwards."""
     owners = (FusedConv, *CONVOLUTIONS)
     if not isinstance(residual, fx.Node) or type(_module_of(residual)) not in owners:
         return False
@@ -142,11 +145,11 @@ def _module_of(node: object) -> nn.Module | None:
 
 
 def _is_convolution(node: fx.Node) -> bool:
-    found = _module_of(node)
+    module = _module_of(node)
     # A subclass may do something else, and so may a padding by name.
-    if not isinstance(found, CONVOLUTIONS) or type(found) not in CONVOLUTIONS:
+    if not isinstance(module, CONVOLUTIONS) or type(module) not in CONVOLUTIONS:
         return False
-    return not isinstance(found.padding, str) and found.padding_mode == "zeros"
+    return not isinstance(module.padding, str) and module.padding_mode == "zeros"
 
 
 def _is_relu(node: fx.Node | None) -> TypeGuard[fx.Node]:

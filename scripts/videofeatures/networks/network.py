@@ -15,44 +15,50 @@ from torch import nn
 from videofeatures.errors import UserError
 from videofeatures.networks.backbones import Backbone
 from videofeatures.networks.fused import fold_batch_norm, fuse_convolutions, is_onednn_supported
+from videofeatures.networks.recipe import Recipe
 from videofeatures.networks.weights import load_network
+from videofeatures.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def choose_device(asked: str = "auto", index: int = 0) -> torch.device:
-    """The device to compute on, made torch's own default where it is a CUDA device.
+def choose_device(requested: str = "auto", index: int = 0) -> torch.device:
+    """Return the device to compute on; a CUDA device is made torch's default.
 
     Args:
-        asked: `auto` (CUDA where it can be used, else the CPU), `cuda` or `cpu`.
+        requested: `auto` (CUDA where it can be used, else the CPU), `cuda` or `cpu`.
         index: of the CUDA device to use.
 
     Raises:
-        UserError: `cuda` was asked for and cannot be used.
+        UserError: `cuda` is requested and cannot be used.
     """
-    if asked != "cpu" and torch.cuda.is_available():
+    if requested != "cpu" and torch.cuda.is_available():
         # Memory is pinned for the default device, and events belong to it.
         torch.cuda.set_device(index)
         return torch.device("cuda", index)
-    if asked == "cuda":
+    if requested == "cuda":
         raise UserError(
             f"device: no CUDA device can be used on {platform.node()}. Look at `nvidia-smi` and "
             "CUDA_VISIBLE_DEVICES there, or set `device: auto`"
         )
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if asked == "auto" and given:
+    visible_devices = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if requested == "auto" and visible_devices:
         logger.warning(
             "this job was given a GPU (CUDA_VISIBLE_DEVICES=%s), but torch can use none: it "
             "computes on the CPU. `device: cuda` makes this an error",
-            given,
+            visible_devices,
         )
     return torch.device("cpu")
 
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """What `precision` means on a device: `auto` is float16 on CUDA, else float32."""
+    """Return the dtype of a precision on a device.
+
+    Args:
+        precision: a key of `DTYPES`, or `auto`: float16 on CUDA, else float32.
+    """
     if precision == "auto":
         precision = "float16" if device.type == "cuda" else "float32"
     return DTYPES[precision]
@@ -66,7 +72,7 @@ CPU_FLAGS = {
 
 
 def is_slow(dtype: torch.dtype, device: torch.device) -> bool:
-    """The device has no instructions for this dtype: it is slower than float32.
+    """Return whether the device has no instructions for this dtype: it is slower than float32.
 
     ResNet-152 in bfloat16 took 8 times as long as in float32 on a CPU with AVX2 (measured).
     """
@@ -80,7 +86,7 @@ def is_slow(dtype: torch.dtype, device: torch.device) -> bool:
 
 
 def choose_batch_size(device: torch.device, dtype: torch.dtype) -> int:
-    """The fastest batch size, for frames and clips of the backbones here.
+    """Return the fastest batch size, for frames and clips of the backbones here.
 
     On CUDA 64, as in the original program. On a CPU the largest of 2 and 4 at which no
     activation of ResNet-152 passes 32 MB: above that, glibc maps memory anew for each layer,
@@ -91,12 +97,34 @@ def choose_batch_size(device: torch.device, dtype: torch.dtype) -> int:
     return 2 if dtype == torch.float32 else 4
 
 
+def open_network(recipe: Recipe, settings: Settings, *, device_index: int = 0) -> Network:
+    """Return a recipe's network, on the device and in the dtype that fit the settings.
+
+    Args:
+        device_index: of the CUDA device to use.
+
+    Raises:
+        UserError: the device cannot be used, or the weights do not fit.
+    """
+    device = choose_device(settings.device, device_index)
+    dtype = choose_dtype(recipe.precision, device)
+    if is_slow(dtype, device):
+        logger.warning(
+            "this CPU has no instructions for %s: it will be much slower than float32",
+            recipe.precision,
+        )
+    network = Network(recipe.backbone, recipe.weights_path, device=device, dtype=dtype)
+    network.batch_size = settings.batch_size or network.batch_size
+    return network
+
+
 class Network:
     """The features of a backbone, computed on one device in one dtype.
 
     Attributes:
-        device_name: for people.
-        max_submitted: batches to submit before the result of the first is asked for, so
+        device_name: of the device, for people.
+        batch_size: frames or clips to submit at a time.
+        max_submitted: batches to submit before the features of the first are waited for, so
             that the device is never idle: on CUDA, one is computed while the next is copied.
     """
 
@@ -115,6 +143,7 @@ class Network:
         """
         self.device = device
         self.dtype = dtype
+        self.batch_size = choose_batch_size(device, dtype)
         self.max_submitted = 2 if device.type == "cuda" else 1
         # float32 means float32: no TensorFloat-32, which has 10 bits of mantissa.
         torch.backends.cudnn.allow_tf32 = False
@@ -123,7 +152,7 @@ class Network:
         setattr(module, backbone.classifier, nn.Identity())
         module = fold_batch_norm(module)
         # The layout that the decoder's pixels have, and the fastest one for convolutions.
-        is_3d = backbone.num_frames_per_clip is not None
+        is_3d = backbone.view.num_frames_per_clip is not None
         layout = torch.channels_last_3d if is_3d else torch.channels_last
         self.module = module.to(device, dtype).to(memory_format=layout)
         if device.type == "cpu" and is_onednn_supported(dtype):
@@ -133,16 +162,22 @@ class Network:
         self.std = torch.tensor(backbone.std, device=device)
 
     def features(self, batch: np.ndarray) -> np.ndarray:
-        """Features of a batch, (N, feature_dim), float32. See `submit`."""
+        """Return the features of a batch, (N, feature_dim), float32.
+
+        Takes and raises what `submit` does.
+        """
         return self.submit(batch)()
 
     def submit(self, batch: np.ndarray) -> Callable[[], np.ndarray]:
-        """Start to compute a batch; what is returned waits for its features.
+        """Start to compute a batch; return a function that waits for its features.
 
         On CUDA this returns when copies and kernels are queued; on a CPU, when all is done.
 
         Args:
             batch: frames (N, height, width, 3) or clips (N, frames, height, width, 3), uint8.
+
+        Returns:
+            A function that returns the features, (N, feature_dim), float32.
 
         Raises:
             MemoryError: the batch does not fit the device's memory. A smaller one may.

@@ -8,7 +8,6 @@ thing, and a file that is replaced under the same name is another.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 import re
@@ -17,13 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from videofeatures.errors import UserError
-from videofeatures.files import replace_file
-from videofeatures.networks.backbones import BACKBONES, Backbone
+from videofeatures.files import hash_content, replace_file
+from videofeatures.networks.backbones import Backbone, find_backbone
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 RANDOM = "random"
+UNKNOWN = "missing"
+"""In place of an identity that is not known, because its file is missing."""
 RANDOM_SEED = 0
 HASH_DIGITS = 8
 USER_FOLDER = Path("model")
@@ -33,12 +34,12 @@ SHARED_FOLDER = Path("resources/weights")
 
 
 class Weights(NamedTuple):
-    """Which weights are asked for, and what is known of them before any is read.
+    """The weights that a configuration names, and what is known of them before any is read.
 
     Attributes:
         backbone: name of the backbone.
         origin: `random`, a URL, or the path of a local file.
-        identity: see above; None if the file that would tell is not there.
+        identity: see above; None if it is not known, because its file is missing.
     """
 
     backbone: str
@@ -47,90 +48,98 @@ class Weights(NamedTuple):
 
     @property
     def shared_path(self) -> Path:
-        """Where the verified copy is, or will be."""
-        return SHARED_FOLDER / f"{self.backbone}-{self.identity or 'missing'}.pth"
+        """Path of the verified copy, which may have yet to be made."""
+        return SHARED_FOLDER / f"{self.backbone}-{self.identity or UNKNOWN}.pth"
 
 
-def find_weights(backbone: str, asked: str) -> Weights:
-    """Say what `asked` means, without torch and without the network.
-
-    Args:
-        backbone: a name in `BACKBONES`.
-        asked: `auto` (the backbone's own), a name of its weights, `random`, or a path.
+def find_weights(backbone: str, requested: str) -> Weights:
+    """Return the weights that `requested` stands for, without torch and without the network.
 
     A named file is taken from `model/` if it is there, else from torch's cache, else
     from its URL.
+
+    Args:
+        backbone: its name, as `find_backbone` knows it.
+        requested: `auto` (the backbone's own), a name of its weights, `random`, or a path.
+
+    Raises:
+        OSError: a file that is there cannot be read.
     """
-    if asked == RANDOM:
+    if requested == RANDOM:
         return Weights(backbone, RANDOM, RANDOM)
-    named = BACKBONES[backbone].weights
-    if asked == "auto":
-        asked = next(iter(named))
-    if asked not in named:
-        return Weights(backbone, asked, _hash_of(asked))
-    source = named[asked]
-    local = _place_for(source)
-    identity = _hash_in(local.name)
+    urls = find_backbone(backbone).weights
+    if requested == "auto":
+        requested = next(iter(urls))
+    if requested not in urls:
+        return Weights(backbone, requested, _identity_of_file(requested))
+    url = urls[requested]
+    local = _local_path(url)
+    identity = _identity_in(local.name)
     if local.is_file():
-        return Weights(backbone, str(local), identity or _hash_of(local))
+        return Weights(backbone, str(local), identity or _identity_of_file(local))
     if identity is None:
         return Weights(backbone, str(local), None)
-    if source.startswith("package:"):
-        return Weights(backbone, _packaged_file(source) or source, identity)
+    if url.startswith("package:"):
+        return Weights(backbone, _packaged_file(url) or url, identity)
     cached = _torch_cache() / local.name
-    return Weights(backbone, str(cached) if cached.is_file() else source, identity)
+    return Weights(backbone, str(cached) if cached.is_file() else url, identity)
 
 
-def identity_of(shared_path: str | os.PathLike) -> str:
-    """The identity in the name of a verified file."""
-    return Path(shared_path).stem.rsplit("-", 1)[-1]
+def identity_of(shared_path: str | os.PathLike) -> str | None:
+    """Return the identity in the name of a verified file, or None if it was not known."""
+    identity = Path(shared_path).stem.rsplit("-", 1)[-1]
+    return None if identity == UNKNOWN else identity
 
 
 def prepare_weights(weights: Weights) -> Path:
-    """Fetch, verify and copy the weights, unless that was done before.
+    """Fetch, verify and copy the weights, unless that was done before; return the copy's path.
 
     Raises:
         UserError: the weights cannot be had or do not fit, and what to do.
+        OSError: a file cannot be read or written.
     """
-    target = weights.shared_path
-    if target.exists():
-        return target
+    path = weights.shared_path
+    if path.exists():
+        return path
     import torch
 
-    backbone = BACKBONES[weights.backbone]
+    backbone = find_backbone(weights.backbone)
     if weights.origin == RANDOM:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(RANDOM_SEED)
             state = backbone.build().state_dict()
-        with replace_file(target, tidy=True) as file:
+        with replace_file(path, tidy=True) as file:
             torch.save(state, file)
-        return target
+        return path
 
-    with replace_file(target, tidy=True) as file:
+    with replace_file(path, tidy=True) as file:
         if "://" in weights.origin:
             _download(weights, file.name)
         else:
             if not os.path.isfile(weights.origin):
                 raise UserError(missing_message(weights))
             shutil.copyfile(weights.origin, file.name)
-        found = _hash_of(file.name)
-        if found != weights.identity:
+        identity = _identity_of_file(file.name)
+        if identity != weights.identity:
             raise UserError(
-                f"{weights.origin}: its SHA-256 starts with {found}, not {weights.identity}: "
+                f"{weights.origin}: its SHA-256 starts with {identity}, not {weights.identity}: "
                 "it is incomplete, or not that file. Fetch it again, or name another file "
                 "with the key `weights`"
             )
         load_network(backbone, file.name, shown_path=weights.origin)
-    return target
+    return path
 
 
 def load_network(
     backbone: Backbone, path: str | os.PathLike, *, shown_path: str | None = None
 ) -> nn.Module:
-    """The published network with the weights of a file, all of them, in evaluation mode.
+    """Return the published network with all weights of a file, in evaluation mode, on the CPU.
 
     The file holds a state dict, bare or under the key `state_dict`, with or without the
     prefix `module.` in front of every name (as `torch.nn.DataParallel` writes it).
+
+    Args:
+        shown_path: what messages call the file; `path` by default.
 
     Raises:
         UserError: the file is not weights, or not of this network.
@@ -192,53 +201,58 @@ def _download(weights: Weights, path: str) -> None:
 
 
 def missing_message(weights: Weights) -> str:
-    """What to do about weights whose file is not there."""
-    named = BACKBONES[weights.backbone].weights
-    for source in named.values():
-        if weights.origin == str(_place_for(source)):
+    """Return what to do about weights whose file is missing, for people."""
+    urls = find_backbone(weights.backbone).weights
+    for url in urls.values():
+        if weights.origin == str(_local_path(url)):
             return f"{weights.origin}: the weights of {weights.backbone} are not there. " + by_hand(
-                weights.backbone, source
+                weights.backbone, url
             )
     return (
         f"{weights.origin}: no such weights file. The key `weights` takes `auto`, a name "
-        f"({', '.join(named)}), `random`, or the path of a file"
+        f"({', '.join(urls)}), `random`, or the path of a file"
     )
 
 
-def by_hand(backbone: str, source: str) -> str:
-    """What to do where weights cannot be downloaded."""
-    hint = BACKBONES[backbone].weights_hint
+def by_hand(backbone: str, url: str) -> str:
+    """Return how to get weights that cannot be downloaded from here, for people."""
+    hint = find_backbone(backbone).weights_hint
     return (
-        f"Fetch {source}{f' ({hint})' if hint else ''} on a machine with a network and put it at "
-        f"{_place_for(source)}, or name your file with the key `weights`. `weights: random` "
+        f"Fetch {url}{f' ({hint})' if hint else ''} on a machine with a network and put it at "
+        f"{_local_path(url)}, or name your file with the key `weights`. `weights: random` "
         "tries things out without"
     )
 
 
-def _place_for(source: str) -> Path:
-    return USER_FOLDER / source.rsplit("/", 1)[-1]
+def _local_path(url: str) -> Path:
+    return USER_FOLDER / url.rsplit("/", 1)[-1]
 
 
-def _hash_in(file_name: str) -> str | None:
+def _identity_in(file_name: str) -> str | None:
     match = re.search(r"-([0-9a-f]{8,})\.", file_name)
     return match and match[1][:HASH_DIGITS]
 
 
-def _hash_of(path: str | os.PathLike) -> str | None:
+def _identity_of_file(path: str | os.PathLike) -> str | None:
+    """Return a file's identity, or None if there is no such file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
     if not os.path.isfile(path):
         return None
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:HASH_DIGITS]
+        return hash_content(file)[:HASH_DIGITS]
 
 
-def _packaged_file(source: str) -> str | None:
-    package, _, inner = source.removeprefix("package:").partition("/")
+def _packaged_file(url: str) -> str | None:
+    package, _, inner = url.removeprefix("package:").partition("/")
     spec = importlib.util.find_spec(package)
     return str(Path(spec.origin).parent / inner) if spec and spec.origin else None
 
 
 def _torch_cache() -> Path:
-    """torch.hub's folder, found as torch.hub does, without importing it."""
+    """Return torch.hub's folder, found as torch.hub does, without importing it."""
     cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
     home = os.environ.get("TORCH_HOME", os.path.join(cache, "torch"))
     return Path(home).expanduser() / "hub" / "checkpoints"

@@ -12,6 +12,7 @@ from typing import TextIO
 from videofeatures.errors import UserError
 from videofeatures.files import replace_text
 from videofeatures.planning.rows import COLUMNS, Row, problems_of
+from videofeatures.source import Source
 
 VIDEO_SUFFIXES = (
     ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".gif", ".ivf", ".m2ts", ".m4v",
@@ -22,40 +23,46 @@ VIDEO_SUFFIXES = (
 
 
 class Collection:
-    """Paths of videos, each with the folder below which its place is mirrored."""
+    """Paths of videos, each with the folder below which its place is mirrored.
+
+    Attributes:
+        root_of: by path, that folder.
+        problems: one sentence for each source without videos.
+    """
 
     def __init__(self) -> None:
         self.root_of: dict[str, str] = {}
         self.problems: list[str] = []
 
     def add_folder(self, folder: str, suffixes: Sequence[str]) -> None:
-        """Take the videos in a folder and all folders below it."""
-        found = sorted(_walk(folder, suffixes))
-        if not found:
+        """Add the videos in a folder and all folders below it."""
+        videos = sorted(_walk(folder, suffixes))
+        if not videos:
             self.problems.append(
                 f"{folder}: no videos in it (by their names: {' '.join(suffixes)})"
             )
-        self.root_of |= dict.fromkeys(found, folder)
+        self.root_of |= dict.fromkeys(videos, folder)
 
     def add_pattern(self, pattern: str) -> None:
-        """Take the files that match a pattern, with `**` for any number of folders."""
-        found = sorted(path for path in glob.iglob(pattern, recursive=True) if os.path.isfile(path))
-        if not found:
+        """Add the files that match a pattern, with `**` for any number of folders."""
+        matches = glob.iglob(pattern, recursive=True)
+        videos = sorted(path for path in matches if os.path.isfile(path))
+        if not videos:
             self.problems.append(f"{pattern}: no such file, and no file that matches it")
-        self.root_of |= dict.fromkeys(found, _root_of_pattern(pattern))
+        self.root_of |= dict.fromkeys(videos, _root_of_pattern(pattern))
 
     def add_list(self, paths: Iterable[str]) -> None:
-        """Take paths as they are, whether there is a file or not."""
-        found = [path for path in paths if path.strip()]
-        folders = {os.path.dirname(os.path.abspath(path)) for path in found}
+        """Add paths as they are, whether there is a file or not."""
+        videos = [path for path in paths if path.strip()]
+        folders = {os.path.dirname(os.path.abspath(path)) for path in videos}
         root = os.path.commonpath(folders) if folders else ""
-        self.root_of |= dict.fromkeys(found, root)
+        self.root_of |= dict.fromkeys(videos, root)
 
 
 def find_videos(
     sources: Iterable[str], *, suffixes: Sequence[str] = VIDEO_SUFFIXES, stdin: TextIO
 ) -> dict[str, str]:
-    """The videos of a collection, each with the folder below which its place is mirrored.
+    """Return the videos of a collection, each with the folder below which its place is mirrored.
 
     Args:
         sources: folders (searched to the bottom, hidden files left out), patterns, videos, lists
@@ -65,38 +72,38 @@ def find_videos(
     Raises:
         UserError: a source has no videos.
     """
-    videos, single = Collection(), []
+    collection, single_videos = Collection(), []
     for source in sources:
         if source == "-":
-            videos.add_list(stdin.read().splitlines())
+            collection.add_list(stdin.read().splitlines())
         elif os.path.isdir(source):
-            videos.add_folder(source, suffixes)
+            collection.add_folder(source, suffixes)
         elif source.lower().endswith(".txt"):
             try:
                 text = Path(source).read_text(encoding="utf-8-sig", errors="surrogateescape")
             except OSError as error:
-                videos.problems.append(f"{source}: {error.strerror}")
+                collection.problems.append(f"{source}: {error.strerror}")
             else:
-                videos.add_list(text.splitlines())
+                collection.add_list(text.splitlines())
         elif os.path.isfile(source):  # also one whose name looks like a pattern
-            single.append(source)
+            single_videos.append(source)
         else:
-            videos.add_pattern(source)
-    videos.add_list(single)
-    if videos.problems:
-        raise UserError(videos.problems)
-    return videos.root_of
+            collection.add_pattern(source)
+    collection.add_list(single_videos)
+    if collection.problems:
+        raise UserError(collection.problems)
+    return collection.root_of
 
 
 def _walk(folder: str, suffixes: Sequence[str]) -> Iterator[str]:
-    """Paths of videos at or below a folder; follows links, and enters no folder twice."""
+    """Yield the paths of videos at or below a folder; follow links, and enter no folder twice."""
     visited = set()
     for parent, folders, files in os.walk(folder, followlinks=True):
-        found = os.stat(parent)
-        if (found.st_dev, found.st_ino) in visited:
+        folder_stat = os.stat(parent)
+        if (folder_stat.st_dev, folder_stat.st_ino) in visited:
             folders.clear()
             continue
-        visited.add((found.st_dev, found.st_ino))
+        visited.add((folder_stat.st_dev, folder_stat.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in files:
             # A Mac leaves `._a.mp4` beside a.mp4 on disks of others.
@@ -105,7 +112,7 @@ def _walk(folder: str, suffixes: Sequence[str]) -> Iterator[str]:
 
 
 def _root_of_pattern(pattern: str) -> str:
-    """The folders of a pattern that are the same for all that it matches."""
+    """Return the folders of a pattern that are the same for all that it matches."""
     parts = Path(pattern).parts[:-1]
     fixed = next((k for k, part in enumerate(parts) if glob.has_magic(part)), len(parts))
     return str(Path(*parts[:fixed]))
@@ -114,10 +121,10 @@ def _root_of_pattern(pattern: str) -> str:
 def make_rows(
     root_of: dict[str, str], features: str, *, suffix: str = ".npy", keep_extension: bool = False
 ) -> list[Row]:
-    """A row for each video: its feature file is at the same place below the folder `features`.
+    """Return a row for each video, its feature file at the same place below the folder `features`.
 
     Args:
-        root_of: what `find_videos` gave.
+        root_of: what `find_videos` returned.
         suffix: of the feature files, `.npy` or `.npz`.
         keep_extension: name them `a.mp4.npy` instead of `a.npy`.
 
@@ -139,15 +146,19 @@ def make_rows(
         problems += [f"{video}: {problem}" for problem in problems_of(video, path)]
         if any("\udc80" <= character <= "\udcff" for character in video):
             problems.append(f"{os.fsencode(video)!r}: its name is not UTF-8: rename it")
-        rows.append(Row(video, path))
+        rows.append(Row(Source(video), (path,)))
     if problems:
         raise UserError(problems)
     return rows
 
 
 def write_rows(csv_path: str, rows: Sequence[Row]) -> None:
-    """Write a CSV. Raises OSError."""
+    """Write the CSV of these rows.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     with replace_text(csv_path) as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
-        writer.writerows(rows)
+        writer.writerows((row.source.path, *row.feature_paths) for row in rows)

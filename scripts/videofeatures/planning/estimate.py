@@ -7,14 +7,18 @@ import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from videofeatures.decoding.libav import Libav
+from videofeatures.decoding.process import ReadTimeout
 from videofeatures.errors import VideoError
-from videofeatures.monitoring.progress import describe_seconds
-from videofeatures.planning.plan import PendingRow
+from videofeatures.networks.recipe import Recipe
+from videofeatures.planning.plan import Target
 from videofeatures.settings import Settings
 from videofeatures.threaded import threaded_map_until
+from videofeatures.units import describe_seconds
 
 NUM_SAMPLED = 200
-NUM_THREADS = 8
+NUM_THREADS = 2
+"""Each has a process that libav runs in, which takes 0.1 s to start."""
 
 MAX_SECONDS = 2
 """Whatever has not been read by then is not waited for: a dry-run must stay quick."""
@@ -51,11 +55,10 @@ class Estimate(NamedTuple):
     def _scale(self) -> float:
         return self.num_pending / self.num_seen if self.num_seen else 0.0
 
-    def feature_bytes(self, settings: Settings) -> float:
-        """Size of all files that are to be made."""
-        backbone = settings.resolve_backbone()
-        rate = backbone.frame_rate / (backbone.num_frames_per_clip or 1)
-        bytes_per_row = backbone.feature_dim * settings.bytes_per_number
+    def feature_bytes(self, recipe: Recipe) -> float:
+        """Return the size of all files that are to be made by a recipe."""
+        bytes_per_row = recipe.backbone.feature_dim * recipe.bytes_per_number
+        rate = recipe.view.clips_per_second
         num_rows = sum(max(duration * rate, 1) for duration in self.durations)
         return num_rows * bytes_per_row * self._scale
 
@@ -75,9 +78,9 @@ class Estimate(NamedTuple):
 
 
 def estimate(
-    pending: Sequence[PendingRow],
+    pending: Sequence[Target],
+    settings: Settings,
     *,
-    local_files_only: bool = True,
     num_sampled: int = NUM_SAMPLED,
     max_seconds: float = MAX_SECONDS,
 ) -> Estimate:
@@ -86,26 +89,26 @@ def estimate(
     The sample is the same each time, so that two dry-runs say the same.
     """
     sample = random.Random(0).sample(pending, min(num_sampled, len(pending)))
-    looks = threaded_map_until(
-        lambda row: _look_at_video(row.video_path, local_files_only),
-        sample,
-        max_seconds=max_seconds,
-        num_threads=NUM_THREADS,
-    )
-    found = [seen for _, seen in looks]
-    durations = tuple(value for value in found if isinstance(value, float))
+    # Left, it does not wait for a header that hangs libav.
+    with Libav(ReadTimeout(max_seconds), local_files_only=settings.local_files_only) as libav:
+        pairs = threaded_map_until(
+            lambda target: _look_at_video(target.source.path, libav),
+            sample,
+            max_seconds=max_seconds,
+            num_threads=NUM_THREADS,
+        )
+        outcomes = [outcome for _, outcome in pairs]
+    durations = tuple(value for value in outcomes if isinstance(value, float))
     return Estimate(
-        len(pending), len(found), found.count("missing"), found.count("broken"), durations
+        len(pending), len(outcomes), outcomes.count("missing"), outcomes.count("broken"), durations
     )
 
 
-def _look_at_video(path: str, local_files_only: bool) -> float | str | None:
-    """A video's duration in seconds, None if nothing says it; or `missing`, or `broken`."""
+def _look_at_video(path: str, libav: Libav) -> float | str | None:
+    """Return a video's duration in seconds, None if nothing says it; or `missing`, or `broken`."""
     if not os.path.exists(path):
         return "missing"
-    from videofeatures.decoding.probe import read_duration  # libav takes a while to load
-
     try:
-        return read_duration(path, local_files_only=local_files_only)
-    except VideoError:
+        return libav.read_duration(path)
+    except (VideoError, OSError):
         return "broken"

@@ -1,4 +1,4 @@
-"""Jobs: pending rows that one process does, the file that tells it so, and how it ended."""
+"""Jobs: pending targets that one process makes, the file that lists them, and how it ended."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from typing import NamedTuple
 
 from videofeatures.errors import MAX_SHOWN
 from videofeatures.files import replace_file
-from videofeatures.networks.weights import Weights
-from videofeatures.planning.plan import PendingRow
+from videofeatures.networks.recipe import Recipe
+from videofeatures.planning.plan import Target
 from videofeatures.records import Records
 from videofeatures.settings import Settings
+from videofeatures.source import Source
 from videofeatures.threaded import threaded_map
 
 UNFINISHED = "was not finished"
@@ -31,35 +32,39 @@ LOOK_AGAIN_SECONDS = 1
 
 
 class Job(NamedTuple):
-    """Rows that one process does on one device, and how.
+    """Feature files that one process makes on one device, and how.
 
     Attributes:
-        num_threads: CPU threads to ask for.
+        recipes: those of the plan, which its targets name by their places.
+        num_threads: CPU threads to request.
     """
 
     name: str
     settings: Settings
-    weights_path: str
+    recipes: tuple[Recipe, ...]
     results: str
-    rows: tuple[PendingRow, ...]
+    targets: tuple[Target, ...]
     num_threads: int = 1
 
     @property
-    def has_stale_rows(self) -> bool:
+    def has_stale_targets(self) -> bool:
         """Whether some of its feature files exist, and are to be replaced."""
-        return any(row.stale for row in self.rows)
+        return any(target.stale for target in self.targets)
 
 
 def new_run_name() -> str:
-    """Start of the names of one run's jobs. A run that was killed may have left files of its own
-    jobs, and jobs that go on elsewhere: no other run has this name."""
+    """Return a new start of the names of one run's jobs.
+
+    A run that was killed may have left files of its own jobs, and jobs that go on elsewhere: no
+    other run has this name.
+    """
     return f"extract_{secrets.token_hex(4)}"
 
 
 def cut_into_jobs(
-    pending: Sequence[PendingRow],
+    targets: Sequence[Target],
     settings: Settings,
-    weights: Weights,
+    recipes: tuple[Recipe, ...],
     results: str,
     *,
     videos_per_job: int,
@@ -68,22 +73,24 @@ def cut_into_jobs(
     run_name: str | None = None,
     first_number: int = 1,
 ) -> list[Job]:
-    """Jobs of at most `videos_per_job` rows, and no fewer jobs than GPUs if rows allow.
+    """Return jobs of at most `videos_per_job` targets.
+
+    There are no fewer jobs than GPUs if there are targets enough.
 
     Args:
         run_name: of the run that they belong to; one of their own by default.
         first_number: of the first of them in that run.
     """
     run_name = run_name or new_run_name()
-    num_jobs = max(math.ceil(len(pending) / videos_per_job), min(num_gpus, len(pending)))
-    bounds = [len(pending) * k // num_jobs for k in range(num_jobs + 1)] if num_jobs else [0]
+    num_jobs = max(math.ceil(len(targets) / videos_per_job), min(num_gpus, len(targets)))
+    bounds = [len(targets) * k // num_jobs for k in range(num_jobs + 1)] if num_jobs else [0]
     return [
         Job(
             f"{run_name}_{number:04d}",
             settings,
-            str(weights.shared_path),
+            recipes,
             results,
-            tuple(pending[begin:end]),
+            tuple(targets[begin:end]),
             num_threads,
         )
         for number, (begin, end) in enumerate(pairwise(bounds), start=first_number)
@@ -91,79 +98,101 @@ def cut_into_jobs(
 
 
 def run_name_of(job: Job) -> str:
-    """Start of the names of all jobs of a job's run."""
+    """Return the start of the names of all jobs of a job's run."""
     return job.name.rsplit("_", 1)[0]
 
 
 def job_path(results: str | os.PathLike, name: str) -> Path:
-    """The file that tells a job's process what to do."""
+    """Return the path of the file that tells a job's process what to do."""
     return Path(results) / "plan" / f"{name}.json"
 
 
 def end_path(results: str | os.PathLike, name: str) -> Path:
-    """A file that is there when all of a job's rows are done."""
+    """Return the path of the file that exists when all of a job's rows are done."""
     return Path(results) / "plan" / f"{name}.done"
 
 
 def log_path(results: str | os.PathLike, name: str) -> Path:
-    """Where a job says what it does."""
+    """Return the path of a job's log."""
     return Path(results) / "logs" / f"{name}.log"
 
 
 def remove_files(job: Job) -> None:
-    """Remove what told a job what to do, and that it is done."""
+    """Remove the files at `job_path` and `end_path`, if they exist.
+
+    Raises:
+        OSError: one cannot be removed.
+    """
     for path in (job_path(job.results, job.name), end_path(job.results, job.name)):
         path.unlink(missing_ok=True)
 
 
 def write_job(job: Job) -> None:
-    """Write a job's file."""
-    content = job._asdict() | {"settings": asdict(job.settings)}
+    """Write the file at `job_path`.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    content = job._asdict() | {
+        "settings": job.settings.model_dump(),
+        "recipes": [asdict(recipe) for recipe in job.recipes],
+    }
     with replace_file(job_path(job.results, job.name)) as file:
         file.write(json.dumps(content).encode())
 
 
 def read_job(path: str | os.PathLike) -> Job:
-    """Read what `write_job` wrote."""
+    """Return the job that `write_job` wrote.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
     with open(path, encoding="utf-8") as file:
         content = json.load(file)
-    content["settings"] = Settings(**content["settings"])
-    content["rows"] = tuple(PendingRow(*row) for row in content["rows"])
-    return Job(**content)
+    return Job(
+        **content
+        | {
+            # Checked when it was planned: what checks them takes time to build (measured).
+            "settings": Settings.model_construct(**content["settings"]),
+            "recipes": tuple(Recipe.from_json(recipe) for recipe in content["recipes"]),
+            "targets": tuple(
+                Target(Source(*source), *facts) for source, *facts in content["targets"]
+            ),
+        }
+    )
 
 
 def describe_job(job: Job) -> str:
-    """What a job works on, in a few words."""
-    first, last = (Path(job.rows[k].video_path).name for k in (0, -1))
-    if len(job.rows) == 1:
+    """Return what a job works on, in a few words, for people."""
+    first, last = (Path(job.targets[k].source.path).name for k in (0, -1))
+    if len(job.targets) == 1:
         return first
-    return f"{len(job.rows)} videos, {first} … {last}"
+    return f"{len(job.targets)} videos, {first} … {last}"
 
 
 def describe_end(
-    jobs: Sequence[Job], failed: Sequence[tuple[PendingRow, str]], max_shown: int = MAX_SHOWN
+    jobs: Sequence[Job], not_done: Sequence[tuple[Target, str]], max_shown: int = MAX_SHOWN
 ) -> list[str]:
-    """What a run did: counts, and the rows that are not done, each with its reason."""
-    num_rows = sum(len(job.rows) for job in jobs)
+    """Return lines on what a run did: counts, and the rows that are not done, with reasons."""
+    num_rows = sum(len(job.targets) for job in jobs)
     if not num_rows:
         return []
-    unfinished = sum(reason == UNFINISHED for _, reason in failed)
-    not_seen = sum(reason == NOT_SEEN for _, reason in failed)
-    num_failed = len(failed) - unfinished - not_seen
+    num_unfinished = sum(reason == UNFINISHED for _, reason in not_done)
+    num_unseen = sum(reason == NOT_SEEN for _, reason in not_done)
+    failed = [pair for pair in not_done if pair[1] not in (UNFINISHED, NOT_SEEN)]
     lines = [
-        f"{num_rows - num_failed - unfinished} of {num_rows} pending rows done, {num_failed} "
-        f"failed, {unfinished} not finished"
+        f"{num_rows - len(failed) - num_unfinished} of {num_rows} pending rows done, {len(failed)} "
+        f"failed, {num_unfinished} not finished"
     ]
-    shown = [(row, reason) for row, reason in failed if reason not in (UNFINISHED, NOT_SEEN)]
-    lines += [f"  {row.video_path}: {reason}" for row, reason in shown[:max_shown]]
-    if num_failed > max_shown:
-        lines.append(f"  … and {num_failed - max_shown} more")
-    if not_seen:
+    lines += [f"  {target.source.path}: {reason}" for target, reason in failed[:max_shown]]
+    if len(failed) > max_shown:
+        lines.append(f"  … and {len(failed) - max_shown} more")
+    if num_unseen:
         lines.append(
-            f"{not_seen} of the done feature files cannot be seen on this machine yet: its disk is "
-            "late to show what other machines have made (latency-wait)"
+            f"{num_unseen} of the done feature files cannot be seen on this machine yet: its disk "
+            "is late to show what other machines have made (latency-wait)"
         )
-    if num_failed or unfinished:
+    if failed or num_unfinished:
         lines.append(
             f"The whole story: {jobs[0].results}/logs and {jobs[0].results}/records. The next "
             "run tries these rows again"
@@ -171,34 +200,34 @@ def describe_end(
     return lines
 
 
-def find_failed(
+def find_not_done(
     jobs: Iterable[Job], records: Records, *, latency_seconds: float = 0
-) -> list[tuple[PendingRow, str]]:
-    """Rows of these jobs that are not done now, each with the reason.
+) -> list[tuple[Target, str]]:
+    """Return the targets that these jobs have not made by now, each with the reason.
 
-    A row of which this run says that it is done, and whose file the disk does not show, is
+    A feature file that this run has made, by its records, and that the disk does not show is
     looked for again: on a disk on a network, what was made elsewhere may be seen late.
 
     Args:
         records: of this run alone.
         latency_seconds: how long to look for files that are not seen yet.
     """
-    not_seen, failed = [], []
-    planned = [(job, row) for job in jobs for row in job.rows]
+    unseen, not_done = [], []
+    planned = [(job, target) for job in jobs for target in job.targets]
     # Of a job that ended well, all rows are done, whatever the disk shows and the records say.
     ended = {job.name for job in jobs if end_path(job.results, job.name).exists()}
-    seen = threaded_map(lambda pair: pair[1].is_done, planned)  # done by others, it may be
-    for (job, row), is_done in zip(planned, seen, strict=True):
+    are_done = threaded_map(lambda pair: pair[1].is_done, planned)  # done by others, it may be
+    for (job, target), is_done in zip(planned, are_done, strict=True):
         if is_done:
             continue
-        record = records.last.get(row.feature_path)
-        if job.name in ended or (record and record.status == "done"):
-            not_seen.append(row)
+        last = records.last.get(target.feature_path)
+        if job.name in ended or (last and last.status == "done"):
+            unseen.append(target)
         else:
-            is_failure = record and record.status == "failed"
-            failed.append((row, record.reason if record and is_failure else UNFINISHED))
+            failure = records.failure_of(target.feature_path)
+            not_done.append((target, failure.reason if failure else UNFINISHED))
     deadline = time.monotonic() + latency_seconds
-    while not_seen and time.monotonic() < deadline:
+    while unseen and time.monotonic() < deadline:
         time.sleep(min(LOOK_AGAIN_SECONDS, latency_seconds))
-        not_seen = [row for row in not_seen if not row.is_done]
-    return failed + [(row, NOT_SEEN) for row in not_seen]
+        unseen = [target for target in unseen if not target.is_done]
+    return not_done + [(target, NOT_SEEN) for target in unseen]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from videofeatures.errors import UserError
+from videofeatures.source import Source
 
 COLUMNS = ("video_path", "feature_path")
 FEATURE_SUFFIXES = (".npy", ".npz")
@@ -18,14 +19,18 @@ CHUNK_SIZE = 65536
 
 
 class Row(NamedTuple):
-    """One line of the CSV. `feature_path` is normalised (`./x` is `x`)."""
+    """A source, and what is to be made of it: one line of the CSV.
 
-    video_path: str
-    feature_path: str
+    Attributes:
+        feature_paths: a file for each recipe of a plan, in their order; normalised (`./x` is `x`).
+    """
+
+    source: Source
+    feature_paths: tuple[str, ...]
 
 
 def read_rows(csv_path: str | os.PathLike) -> list[Row]:
-    """Read `video_path,feature_path` rows; other columns are ignored.
+    """Return the `video_path,feature_path` rows of a CSV; other columns are ignored.
 
     Cells are taken literally (no stripping, no `NA`). A UTF-8 BOM, CRLF, quoted
     cells, blank lines and an empty file are all fine.
@@ -35,34 +40,34 @@ def read_rows(csv_path: str | os.PathLike) -> list[Row]:
     """
     rows, problems = [], []
     here = os.getcwd()
-    seen: set[str] = set()
+    keys: set[str] = set()
     repeated: set[str] = set()
     for line, video_path, feature_path in _read_cells(csv_path):
         if not video_path and not feature_path:
             continue  # a blank line
-        if found := problems_of(video_path, feature_path):
-            problems += [f"{csv_path}, line {line}: {problem}" for problem in found]
+        if row_problems := problems_of(video_path, feature_path):
+            problems += [f"{csv_path}, line {line}: {problem}" for problem in row_problems]
             continue
-        row = Row(video_path, os.path.normpath(feature_path))
-        key = _one_name(row.feature_path, here)
-        if key in seen:
+        path = os.path.normpath(feature_path)
+        key = _key_of(path, here)
+        if key in keys:
             repeated.add(key)
-        seen.add(key)
-        rows.append(row)
-    del seen
+        keys.add(key)
+        rows.append(Row(Source(video_path), (path,)))
+    del keys
     if repeated:
         problems += _repetitions(csv_path, repeated, here)
     problems += _folder_problems(rows)
     if problems:
         # Otherwise planning finds these, as it looks at each feature file anyway.
-        features = (row.feature_path for row in rows)
+        features = (path for row in rows for path in row.feature_paths)
         problems += [f"{path}: is a folder" for path in features if os.path.isdir(path)]
         raise UserError(problems)
     return rows
 
 
-def _one_name(path: str, here: str) -> str:
-    """The same for all names of one file: the path as it is, where it is below this folder."""
+def _key_of(path: str, here: str) -> str:
+    """Return the same for all paths of one file: the path as it is, if it is below `here`."""
     # Not os.path.abspath: of a million rows, the paths as they are need no memory of their own.
     if path.startswith(".."):
         path = os.path.normpath(os.path.join(here, path))
@@ -70,10 +75,10 @@ def _one_name(path: str, here: str) -> str:
 
 
 def _repetitions(csv_path: str | os.PathLike, repeated: set[str], here: str) -> Iterator[str]:
-    """A problem for each line whose feature_path is that of one before."""
+    """Yield a problem for each line whose feature_path is that of one before."""
     first_line_of: dict[str, int] = {}
     for line, _, feature_path in _read_cells(csv_path):
-        key = _one_name(os.path.normpath(feature_path), here)
+        key = _key_of(os.path.normpath(feature_path), here)
         if key in repeated and first_line_of.setdefault(key, line) != line:
             yield (
                 f"{csv_path}, line {line}: feature_path {feature_path} is that of line "
@@ -82,7 +87,11 @@ def _repetitions(csv_path: str | os.PathLike, repeated: set[str], here: str) -> 
 
 
 def _read_cells(csv_path: str | os.PathLike) -> Iterator[tuple[int, str, str]]:
-    """Number, video_path and feature_path of each line after the first."""
+    """Yield the number, video_path and feature_path of each line after the first.
+
+    Raises:
+        UserError: there is no such file, or it is not a CSV with these columns.
+    """
     # Imported here: a job that is handed its rows does not pay for pandas (0.5 s).
     import pandas as pd
 
@@ -103,10 +112,10 @@ def _read_cells(csv_path: str | os.PathLike) -> Iterator[tuple[int, str, str]]:
         )
         for table in tables:
             if missing := [column for column in COLUMNS if column not in table.columns]:
-                found = ", ".join(map(str, table.columns)) or "none"
+                present = ", ".join(map(str, table.columns)) or "none"
                 raise UserError(
                     f"{csv_path}: the first line must name the column{'s' * (len(missing) > 1)} "
-                    f"{' and '.join(missing)} (found: {found})"
+                    f"{' and '.join(missing)} (found: {present})"
                 )
             cells = (table[column] for column in COLUMNS)
             for number, *texts in zip(table.index, *cells, strict=True):
@@ -124,7 +133,7 @@ def _read_cells(csv_path: str | os.PathLike) -> Iterator[tuple[int, str, str]]:
 
 
 def problems_of(video_path: str, feature_path: str) -> list[str]:
-    """What is wrong with the text of one row, without a look at the disk."""
+    """Return what is wrong with the text of one row, without a look at the disk."""
     problems = []
     if not video_path.strip():
         problems.append("video_path is empty")
@@ -143,10 +152,10 @@ def problems_of(video_path: str, feature_path: str) -> list[str]:
 
 
 def _folder_problems(rows: list[Row]) -> list[str]:
-    """Feature folders that cannot be made or written to; looks once at each of them."""
+    """Return the feature folders that cannot be made or written to; looks once at each of them."""
     problems = []
-    features = {row.feature_path for row in rows}
-    for folder in sorted({os.path.dirname(row.feature_path) for row in rows}):
+    features = {path for row in rows for path in row.feature_paths}
+    for folder in sorted({os.path.dirname(path) for path in features}):
         path = Path(folder)
         inside = next((str(p) for p in (path, *path.parents) if str(p) in features), None)
         if inside:
@@ -159,7 +168,7 @@ def _folder_problems(rows: list[Row]) -> list[str]:
 
 
 def _folder_problem(folder: Path) -> str | None:
-    """Why files cannot be made in `folder`, itself to be made if need be."""
+    """Return why files cannot be made in `folder`, itself to be made if need be, or None."""
     for ancestor in (folder, *folder.parents):
         try:
             mode = ancestor.stat().st_mode

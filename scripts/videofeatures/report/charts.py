@@ -1,4 +1,4 @@
-"""Charts, made with Bokeh, of the tables of `collect` and of `looks`."""
+"""Charts, made with Bokeh, of the tables of `collect` and of `samples`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ GAP_SECONDS = 1800
 """A pause between runs after which only what comes later is drawn over time."""
 
 QUANTILE = 0.99
-"""Of a distribution, above which values share the last bar."""
+"""Quantile of a distribution above which values share the last bar."""
 
 OTHERS = "others"
 INK = "#1f2933"
@@ -50,7 +50,7 @@ STAGES = {
 
 
 def _figure(**options: Any) -> figure:
-    """A figure in the style of the page."""
+    """Return a figure in the style of the page."""
     plot = figure(toolbar_location=None, background_fill_alpha=0, border_fill_alpha=0, **options)
     plot.outline_line_color = None
     plot.grid.grid_line_color = GRID
@@ -64,7 +64,7 @@ def _figure(**options: Any) -> figure:
 
 
 def _limited(labels: pd.Series, max_labels: int = MAX_COLOURS) -> pd.Series:
-    """Labels, of which all but the most frequent are called `others`."""
+    """Return the labels, all but the most frequent replaced by `others`."""
     counts = labels.value_counts()
     kept = counts.index[: max_labels - 1] if len(counts) > max_labels else counts.index
     return labels.where(labels.isin(kept), OTHERS)
@@ -84,7 +84,14 @@ def _legend_below(plot: figure) -> None:
 
 
 def throughput(attempts: pd.DataFrame, processes: pd.DataFrame) -> figure | None:
-    """Seconds of video done in each second, over the time of the last run, by device."""
+    """Return a chart of the seconds of video done in each second of the last run, by device.
+
+    Args:
+        attempts, processes: see `Collected`.
+
+    Returns:
+        None if no video of a known duration is done.
+    """
     done = attempts[(attempts["status"] == "done") & attempts["duration_seconds"].notna()]
     if done.empty:
         return None
@@ -125,7 +132,14 @@ def throughput(attempts: pd.DataFrame, processes: pd.DataFrame) -> figure | None
 
 
 def where_time_went(processes: pd.DataFrame) -> figure | None:
-    """For each job, or for each device where there are many jobs, what its time went into."""
+    """Return a chart of what the time of each job went into, or of each device if jobs are many.
+
+    Args:
+        processes: see `Collected`.
+
+    Returns:
+        None if no job has ended.
+    """
     if "seconds" not in processes:
         return None
     ended = processes[processes["seconds"].notna()]
@@ -163,8 +177,8 @@ def where_time_went(processes: pd.DataFrame) -> figure | None:
         source=ColumnDataSource(data),
         legend_label=list(STAGES),
     )
-    told = [(stage, f"@{{{stage}}}{{0.0}} s, @{{{stage} share}}{{0%}}") for stage in STAGES]
-    _add_hover(plot, [("", "@name"), *told], bars[0])
+    tooltips = [(stage, f"@{{{stage}}}{{0.0}} s, @{{{stage} share}}{{0%}}") for stage in STAGES]
+    _add_hover(plot, [("", "@name"), *tooltips], bars[0])
     plot.xaxis.formatter = NumeralTickFormatter(format="0%")
     plot.ygrid.grid_line_color = None
     _legend_below(plot)
@@ -172,7 +186,15 @@ def where_time_went(processes: pd.DataFrame) -> figure | None:
 
 
 def histogram(values: pd.Series, title: str, unit: str) -> figure | None:
-    """A small histogram; of numbers that span decades, over their logarithms."""
+    """Return a small histogram; of numbers that span decades, over their logarithms.
+
+    Args:
+        values: numbers, or their text; what is neither is left out.
+        unit: label of the axis.
+
+    Returns:
+        None if there are no numbers.
+    """
     known = pd.to_numeric(values, errors="coerce").dropna().to_numpy(float)
     known = known[np.isfinite(known)]
     if not len(known):
@@ -213,7 +235,7 @@ def histogram(values: pd.Series, title: str, unit: str) -> figure | None:
 
 
 def map_of_videos(table: pd.DataFrame, colour_of: str) -> figure:
-    """Points of `make_map`, each with its video on hover.
+    """Return a chart of the points of `make_map`, each with its video on hover.
 
     Args:
         table: x, y, video_path, duration, picture (a data URL or ""), and the column `colour_of`.
@@ -233,11 +255,11 @@ def map_of_videos(table: pd.DataFrame, colour_of: str) -> figure:
     plot.toolbar.logo = None
     plot.axis.visible = plot.grid.visible = False
     for name, colour in zip(order, cycle(Colorblind8), strict=False):
-        some = table[groups == name]
+        members = table[groups == name]
         plot.scatter(
             "x",
             "y",
-            source=ColumnDataSource(some.rename(columns={colour_of: "group"})),
+            source=ColumnDataSource(members.rename(columns={colour_of: "group"})),
             size=9 if len(table) < 500 else 6,
             color="#b8c1cc" if name == OTHERS else colour,
             fill_alpha=0.75,
@@ -260,7 +282,7 @@ def map_of_videos(table: pd.DataFrame, colour_of: str) -> figure:
 
 
 def similarity_matrix(sample: Sample) -> figure:
-    """Cosines between the rows of one video."""
+    """Return a chart of the cosines between the features of one video."""
     times, step = sample.times, _step(sample.times)
     start, end = times[0] - step / 2, times[-1] + step / 2
     plot = _figure(
@@ -272,8 +294,8 @@ def similarity_matrix(sample: Sample) -> figure:
         tooltips=[("seconds", "$x{0.0}, $y{0.0}"), ("cosine", "@image{0.000}")],
     )
     low = min(float(sample.similarity.min()), 0.99)
-    place = {"x": [start], "y": [start], "dw": [end - start], "dh": [end - start]}
-    source = ColumnDataSource({"image": [sample.similarity.astype(np.float32)], **place})
+    extent = {"x": [start], "y": [start], "dw": [end - start], "dh": [end - start]}
+    source = ColumnDataSource({"image": [sample.similarity.astype(np.float32)], **extent})
     colours = LinearColorMapper(palette=list(Viridis256), low=low, high=1.0)
     plot.add_glyph(source, Image(color_mapper=colours), level="image")
     plot.grid.visible = False
@@ -282,7 +304,7 @@ def similarity_matrix(sample: Sample) -> figure:
 
 
 def timeline(sample: Sample) -> figure:
-    """How much each row differs from the one before: cuts are peaks."""
+    """Return a chart of how much each feature differs from the one before: cuts are peaks."""
     times, step = sample.times, _step(sample.times)
     change = 1 - np.diagonal(sample.similarity, offset=1)
     source = ColumnDataSource({"time": (times[1:] + times[:-1]) / 2, "change": change})

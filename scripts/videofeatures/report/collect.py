@@ -1,15 +1,13 @@
-"""What the manifest and the records tell of a collection, as tables."""
+"""The manifest and the records of a collection, as tables."""
 
 from __future__ import annotations
 
-import json
 import os
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from videofeatures.records import records_folder
+from videofeatures.records import Line, RecordReader
 from videofeatures.report.manifest import manifest_path
 
 ATTEMPT_FACTS = (
@@ -20,7 +18,7 @@ ATTEMPT_FACTS = (
     "digest",
     "weights",
     "num_features",
-    "mean_length",
+    "mean_norm",
     "duration_seconds",
     "average_fps",
     "width",
@@ -28,13 +26,13 @@ ATTEMPT_FACTS = (
     "codec",
     "seconds",
 )
-"""Of a record, what the report uses."""
+"""Keys of a record that the report uses."""
 
 TIMES = ("seconds", "startup_seconds", "compute_seconds", "idle_seconds", "decode_cpu_seconds")
 
 
 class Collected(NamedTuple):
-    """All tables.
+    """The tables of a collection.
 
     Attributes:
         rows: one line for each row of the CSV, as in the manifest; numbers are NaN where they
@@ -50,7 +48,7 @@ class Collected(NamedTuple):
     processes: pd.DataFrame
 
     def done(self) -> pd.DataFrame:
-        """Rows that are done, by feature path, with what their last record says of them."""
+        """Return the rows that are done, by feature path, each joined with its last record."""
         done = self.rows[self.rows["state"] == "done"].set_index("feature_path")
         last = self.attempts[self.attempts["status"] == "done"]
         last = last.drop_duplicates("feature_path", keep="last").set_index("feature_path")
@@ -59,7 +57,11 @@ class Collected(NamedTuple):
 
 
 def collect(results: str | os.PathLike) -> Collected:
-    """Read the manifest, which must be there, and all records."""
+    """Return the manifest and all records of a folder of results.
+
+    Raises:
+        OSError: there is no manifest, or a file cannot be read.
+    """
     rows = pd.read_csv(
         manifest_path(results),
         dtype={"video_path": str, "feature_path": str, "reason": str, "ffmpeg_lines": str},
@@ -71,31 +73,31 @@ def collect(results: str | os.PathLike) -> Collected:
     )
     attempts: dict[str, list[Any]] = {name: [] for name in (*ATTEMPT_FACTS, "process")}
     processes: list[dict[str, Any]] = []
-    for path in sorted(records_folder(results).glob("*.jsonl")):
-        _read(path, attempts, processes)
+    for name, lines in RecordReader(results).read():
+        for line in lines:
+            _add_line(name, line, attempts, processes)
     table = pd.DataFrame(attempts).sort_values("time", kind="stable", ignore_index=True)
     return Collected(rows, table, pd.DataFrame(processes))
 
 
-def _read(path: Path, attempts: dict[str, list[Any]], processes: list[dict[str, Any]]) -> None:
-    with open(path, encoding="utf-8", errors="replace") as file:
-        for line in file:
-            try:
-                entry = json.loads(line)
-            except json.JSONDecodeError:
-                continue  # cut off by a kill
-            if entry["status"] == "process":
-                processes.append({"name": path.stem, **entry})
-            elif entry["status"] == "end" and processes:
-                processes[-1] |= {key: entry[key] for key in TIMES}
-            elif entry["status"] in ("done", "failed"):
-                for name in ATTEMPT_FACTS:
-                    attempts[name].append(entry.get(name))
-                attempts["process"].append(len(processes) - 1)
+def _add_line(
+    name: str, line: Line, attempts: dict[str, list[Any]], processes: list[dict[str, Any]]
+) -> None:
+    """Add a line of the record file of this name to the tables."""
+    if line["status"] == "process":
+        processes.append({"name": name, **line})
+    elif line["status"] == "end" and processes:
+        processes[-1] |= {key: value for key, value in line.items() if key in TIMES}
+    elif line["status"] == "done" or line["status"] == "failed":
+        for fact in ATTEMPT_FACTS:
+            attempts[fact].append(line.get(fact))
+        if "mean_norm" not in line:  # the name that version 0.2.0 gave it
+            attempts["mean_norm"][-1] = line.get("mean_length")
+        attempts["process"].append(len(processes) - 1)
 
 
 def device_labels(processes: pd.DataFrame) -> pd.Series:
-    """What each process computed on, told apart by host and, where a host has several, by GPU."""
+    """Return the device of each process, with its host and, if that has several, the GPU's UUID."""
     if processes.empty:
         return pd.Series(dtype=str)
     uuid = processes["device_uuid"].fillna("").str[:4]

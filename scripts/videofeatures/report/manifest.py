@@ -5,17 +5,15 @@ from __future__ import annotations
 import csv
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from videofeatures.errors import UserError
 from videofeatures.files import replace_text
-from videofeatures.networks.weights import Weights, find_weights
-from videofeatures.planning.plan import PendingRow, find_pending, has_failed, read_inputs
+from videofeatures.planning.plan import Plan, Target, make_plan
 from videofeatures.planning.rows import Row
-from videofeatures.records import Record, Records, read_records
-from videofeatures.settings import Settings
+from videofeatures.records import Record
 from videofeatures.threaded import threaded_map
 
 STATES = ("done", "failed", "missing", "pending")
@@ -35,84 +33,85 @@ COLUMNS = (
     "seconds",
     "ffmpeg_lines",
 )
+NUM_FACTS = 5
+"""Of these, the last ones, which a record fills."""
 
 
 def manifest_path(results: str | os.PathLike) -> Path:
-    """Where a run leaves its manifest."""
+    """Return the path of a run's manifest."""
     return Path(results) / "manifest.csv"
 
 
-def write_manifest(config: dict[str, Any]) -> Counter:
-    """Write the manifest of a checked configuration, and count its states.
+def write_manifest(plan: Plan) -> Counter[str]:
+    """Write the manifest of a whole plan; return how many feature files are in each state.
 
     Raises:
-        UserError: the configuration or its CSV cannot be used.
+        OSError: it cannot be written.
     """
-    settings, rows = read_inputs(config)
-    weights = find_weights(config["backbone"], config["weights"])
-    records = read_records(config["results"])
-    pending = {r.feature_path: r for r in find_pending(rows, records, settings, weights)}
-    counts: Counter = Counter()
-    path = manifest_path(config["results"])
+    counts: Counter[str] = Counter()
+    path = manifest_path(plan.config.results)
     with replace_text(path, tidy=True, errors="surrogateescape") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        for line in _lines(rows, pending, records, settings, weights):
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for state, line in _lines(plan):
             writer.writerow(line)
-            counts[line["state"]] += 1
+            counts[state] += 1
     return counts
 
 
-def describe_counts(counts: Counter, results: str | os.PathLike) -> str:
-    """The counts of states and where to look, in one line."""
-    told = ", ".join(f"{counts[state]} {state}" for state in STATES)
-    return f"{told}: {manifest_path(results)} lists every row"
+def describe_counts(counts: Counter[str], results: str | os.PathLike) -> str:
+    """Return the counts of states and where to look, in one line."""
+    parts = ", ".join(f"{counts[state]} {state}" for state in STATES)
+    return f"{parts}: {manifest_path(results)} lists every row"
 
 
-def try_write_manifest(config: dict[str, Any]) -> str:
-    """Write the manifest of a run; gives what to say of it, whatever happens."""
+def try_write_manifest(config: Mapping[str, Any], plan: Plan | None = None) -> str:
+    """Write the manifest of a run; return a line about it, also if it cannot be written.
+
+    Args:
+        plan: of all rows as they are now, if there is one at hand.
+    """
     try:
-        return describe_counts(write_manifest(config), config["results"])
+        plan = plan if plan is not None and plan.is_whole else make_plan(config)
+        return describe_counts(write_manifest(plan), plan.config.results)
     except (UserError, OSError) as error:  # the CSV has changed meanwhile, or the disk is full
         return f"the manifest cannot be written: {error}"
 
 
-def _lines(
-    rows: list[Row],
-    pending: dict[str, PendingRow],
-    records: Records,
-    settings: Settings,
-    weights: Weights,
-) -> Iterator[dict[str, Any]]:
-    digest = settings.digest()
+def _lines(plan: Plan) -> Iterator[tuple[str, list[object]]]:
+    """Yield the state and the cells of each feature file."""
+    target_of = {target.feature_path: target for target in plan.not_done}
 
-    def look(row: Row) -> str:
-        """The row's state."""
-        found = pending.get(row.feature_path)
-        if found is None:
-            return "done"
-        if not os.path.exists(row.video_path):
-            return "missing"
-        record = records.last.get(row.feature_path)
-        return "failed" if has_failed(found, record, digest, weights.identity) else "pending"
+    def states_of(row: Row) -> list[str]:
+        return [_state(target_of.get(path)) for path in row.feature_paths]
 
-    for row, state in zip(rows, threaded_map(look, rows), strict=True):
-        found = pending.get(row.feature_path)
-        record: Record | None = None
-        if found is None:  # a file that was made elsewhere has no record
-            record = records.of_file(row.feature_path)
-        elif state == "failed":
-            record = records.last[row.feature_path]
-        facts = record._asdict() if record else {}
-        reason = facts.get("reason") or ""
-        if state == "missing":
-            reason = "no such file"
-        elif state == "pending" and found is not None:
-            reason = found.why
-        line = {
-            "state": state,
-            "reason": reason,
-            "stale": found.why if found is not None and found.stale else "",
-            "ffmpeg_lines": " | ".join(facts.get("ffmpeg_lines", ())),
-        }
-        yield {key: facts.get(key, "") for key in COLUMNS} | row._asdict() | line
+    for row, states in zip(plan.rows, threaded_map(states_of, plan.rows), strict=True):
+        for path, state in zip(row.feature_paths, states, strict=True):
+            target, record = target_of.get(path), None
+            reason = stale = ""
+            if target is None:
+                record = plan.records.of_file(path)  # none of a file that was made elsewhere
+                reason = record.reason if record else ""
+            else:
+                stale = target.why if target.stale else ""
+                record = plan.records.failure_of(path) if state == "failed" else None
+                reasons = {"missing": "no such file", "failed": target.failure}
+                reason = reasons.get(state, target.why)
+            yield state, [row.source.path, path, state, reason, stale, *_facts(record)]
+
+
+def _state(target: Target | None) -> str:
+    """Return the state of a feature file, as a target if it is pending."""
+    if target is None:
+        return "done"
+    if not os.path.exists(target.source.path):
+        return "missing"
+    return "failed" if target.fails_again else "pending"
+
+
+def _facts(record: Record | None) -> list[object]:
+    """Return the cells that a record fills."""
+    if record is None:
+        return [""] * NUM_FACTS
+    facts = (record.num_features, record.feature_dim, record.duration_seconds, record.seconds)
+    return [*("" if fact is None else fact for fact in facts), " | ".join(record.ffmpeg_lines)]

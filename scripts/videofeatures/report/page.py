@@ -1,10 +1,11 @@
-"""The page: what is said of each table and each look, and where it stands."""
+"""The page: the text beside each chart, and where it stands."""
 
 from __future__ import annotations
 
 import os
 import re
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,15 @@ from bokeh.model import Model
 from bokeh.resources import Resources
 
 from videofeatures.files import replace_file
-from videofeatures.monitoring.progress import describe_bytes, describe_seconds
 from videofeatures.networks.classifier import Classifier, find_classifier
-from videofeatures.networks.weights import RANDOM, Weights, find_weights
+from videofeatures.networks.recipe import Recipe
+from videofeatures.networks.weights import RANDOM
+from videofeatures.planning.plan import check_config, find_recipes, make_plan
 from videofeatures.report import charts, samples
 from videofeatures.report.collect import Collected, collect
 from videofeatures.report.manifest import STATES, write_manifest
-from videofeatures.settings import Settings
+from videofeatures.settings import Config
+from videofeatures.units import describe_bytes, describe_seconds
 
 NUM_SAMPLES = 6
 NUM_STRIP = 10
@@ -49,38 +52,38 @@ NEUTRAL = "#2f7ed8"
 
 
 def report_path(results: str | os.PathLike) -> Path:
-    """Where the report goes."""
+    """Return the path of a run's report."""
     return Path(results) / "report.html"
 
 
-def write_report(config: dict[str, Any]) -> Path:
-    """Look at a collection, and write `<results>/report.html`, one file that needs no network.
-
-    Writes the manifest, too, from which it starts.
+def write_report(config: Mapping[str, Any], *, keep_manifest: bool = False) -> Path:
+    """Write `<results>/report.html`, one file that needs no network; return its path.
 
     Args:
-        config: a configuration; it is checked.
+        config: as it was given; it is checked.
+        keep_manifest: start from the manifest that is there; else it is written, too.
 
     Raises:
         UserError: the configuration or its CSV cannot be used.
         OSError: the page cannot be written.
     """
     started = time.monotonic()
-    write_manifest(config)
-    settings = Settings.from_config(config)
-    weights = find_weights(config["backbone"], config["weights"])
-    collected = collect(config["results"])
+    checked = check_config(config)
+    _, (recipe,) = find_recipes(checked)
+    if not keep_manifest:
+        write_manifest(make_plan(config))
+    collected = collect(checked.results)
     done = collected.done()
     figures = Figures()
     content = {
-        "title": "Features of " + Path(config["videos"]).name,
-        "subtitle": _subtitle(config, weights),
-        **_counts(collected, done, settings),
+        "title": "Features of " + Path(checked.videos).name,
+        "subtitle": _subtitle(checked, recipe),
+        **_counts(collected, done, recipe),
         **_problems(collected.rows),
-        **_looks(done, settings, weights, figures),
+        **_samples_map_and_pairs(done, checked, recipe, figures),
         **_distributions(done, figures),
         **_times(collected, figures),
-        **_settings(collected, done, settings),
+        **_settings(collected, done, recipe),
     }
     names = {
         "problems": "not done",
@@ -101,7 +104,7 @@ def write_report(config: dict[str, Any]) -> Path:
         script=figures.script(),
         seconds=f"{time.monotonic() - started:.0f}",
     )
-    path = report_path(config["results"])
+    path = report_path(checked.results)
     with replace_file(path, tidy=True) as file:
         file.write(figures.put_into(page).encode(errors="replace"))
     return path
@@ -115,7 +118,7 @@ class Figures:
         self._divs: dict[str, str] = {}
 
     def add(self, model: Model | None) -> str:
-        """A mark for the place of a figure; "" for none."""
+        """Add a figure, and return a mark for its place in the page; "" for None."""
         if model is None:
             return ""
         mark = f"@figure-{len(self._models)}@"
@@ -123,14 +126,14 @@ class Figures:
         return mark
 
     def script(self) -> str:
-        """What draws all of them."""
+        """Return the script that draws all of them."""
         if not self._models:
             return ""
         script, self._divs = components(self._models, wrap_script=True)
         return script
 
     def put_into(self, page: str) -> str:
-        """A page with a place for each figure instead of its mark."""
+        """Return the page with a place for each figure instead of its mark, after `script`."""
         return re.sub(r"@figure-\d+@", lambda match: self._divs[match[0]], page)
 
 
@@ -141,16 +144,16 @@ def _template() -> jinja2.Template:
     return environment.get_template("page.html")
 
 
-def _subtitle(config: dict[str, Any], weights: Weights) -> str:
+def _subtitle(config: Config, recipe: Recipe) -> str:
     when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-    warning = ": random weights, whose features mean nothing" if weights.identity == RANDOM else ""
+    warning = ": random weights, whose features mean nothing" if recipe.weights_id == RANDOM else ""
     return (
-        f"{config['backbone']}, weights {weights.identity or 'not here'}{warning}. "
-        f"{config['videos']}, {config['results']}. {when}"
+        f"{recipe.backbone_name}, weights {recipe.weights_id or 'not here'}{warning}. "
+        f"{config.videos}, {config.results}. {when}"
     )
 
 
-def _counts(collected: Collected, done: pd.DataFrame, settings: Settings) -> dict[str, Any]:
+def _counts(collected: Collected, done: pd.DataFrame, recipe: Recipe) -> dict[str, Any]:
     counts = collected.rows["state"].value_counts()
     num_rows = max(len(collected.rows), 1)
     states = [
@@ -163,7 +166,7 @@ def _counts(collected: Collected, done: pd.DataFrame, settings: Settings) -> dic
         for state in STATES
     ]
     num_features = done["num_features"].sum()
-    num_bytes = (done["num_features"] * done["feature_dim"]).sum() * (settings.bytes_per_number)
+    num_bytes = (done["num_features"] * done["feature_dim"]).sum() * recipe.bytes_per_number
     totals = [
         ("of video done", describe_seconds(float(done["duration_seconds"].sum()))),
         ("features", f"{num_features:,.0f}"),
@@ -176,7 +179,7 @@ def _counts(collected: Collected, done: pd.DataFrame, settings: Settings) -> dic
 
 
 def _problems(rows: pd.DataFrame) -> dict[str, Any]:
-    """Rows that are not done, those together whose reasons differ in numbers only."""
+    """Return the rows that are not done, those together whose reasons differ in numbers only."""
     others = rows[rows["state"] != "done"]
     kinds = others["reason"].str.replace(r"\d+(\.\d+)?", "0", regex=True)
     problems = []
@@ -198,34 +201,34 @@ def _problems(rows: pd.DataFrame) -> dict[str, Any]:
     return {"problems": problems[:NUM_PROBLEMS], "more_problems": len(problems[NUM_PROBLEMS:])}
 
 
-def _looks(
-    done: pd.DataFrame, settings: Settings, weights: Weights, figures: Figures
+def _samples_map_and_pairs(
+    done: pd.DataFrame, config: Config, recipe: Recipe, figures: Figures
 ) -> dict[str, Any]:
-    """The sections that look into the feature files and the videos."""
+    """Return the sections for which feature files and videos are read."""
     nothing: dict[str, Any] = {"samples": [], "map": "", "pairs": None}
     if done.empty:
         return nothing
-    mapped = done.sample(min(NUM_MAPPED, len(done)), random_state=0).sort_index()
+    to_map = done.sample(min(NUM_MAPPED, len(done)), random_state=0).sort_index()
     candidates = samples.find_candidates(done, NUM_CANDIDATES)
-    paths = list(dict.fromkeys([*mapped.index, *candidates]))
+    paths = list(dict.fromkeys([*to_map.index, *candidates]))
     features = samples.read_means(paths, max_seconds=READ_SECONDS)
     if not features.paths:
         return nothing
     pairs = samples.find_pairs(features, NUM_PAIRS)
-    classifier = _classifier(features, done, settings, weights)
-    shown_samples = _samples(done.loc[features.paths], settings, classifier)
+    classifier = _classifier(features, done, recipe)
+    read_samples = _samples(done.loc[features.paths], config, recipe, classifier)
 
-    is_mapped = np.isin(features.paths, mapped.index)
-    shown = samples.Features(
+    is_mapped = np.isin(features.paths, to_map.index)
+    mapped = samples.Features(
         [path for path, take in zip(features.paths, is_mapped, strict=True) if take],
         features.means[is_mapped],
     )
-    of_pairs = [path for pair in pairs for path in (pair.first, pair.second)]
-    some = shown.paths[:: -(-len(shown.paths) // NUM_PICTURED) or 1]
-    pictures = _middle_pictures(done.loc[list(dict.fromkeys([*of_pairs, *some]))], settings)
+    paired = [path for pair in pairs for path in (pair.first, pair.second)]
+    pictured = mapped.paths[:: -(-len(mapped.paths) // NUM_PICTURED) or 1]
+    pictures = _middle_pictures(done.loc[list(dict.fromkeys([*paired, *pictured]))], config)
     return {
-        "samples": [_describe_sample(sample, done, figures) for sample in shown_samples],
-        **_describe_map(shown, done, settings, classifier, pictures, figures),
+        "samples": [_describe_sample(sample, done, figures) for sample in read_samples],
+        **_describe_map(mapped, done, recipe, classifier, pictures, figures),
         "pairs": [
             {
                 "cosine": f"{pair.cosine:.3f}",
@@ -240,45 +243,44 @@ def _looks(
 
 
 def _classifier(
-    features: samples.Features, done: pd.DataFrame, settings: Settings, weights: Weights
+    features: samples.Features, done: pd.DataFrame, recipe: Recipe
 ) -> Classifier | None:
-    """The backbone's own, if it has one, and if it can make something of these features."""
-    backbone = settings.resolve_backbone()
-    fits = features.means.shape[1] == backbone.feature_dim
-    lengths_known = not settings.l2_normalize or done["mean_length"].notna().any()
-    return find_classifier(backbone, weights) if fits and lengths_known else None
+    """Return the backbone's classifier, or None if it has none, or none for these features."""
+    fits = features.means.shape[1] == recipe.backbone.feature_dim
+    norms_known = not recipe.l2_normalize or done["mean_norm"].notna().any()
+    return find_classifier(recipe) if fits and norms_known else None
 
 
-def _mean_length(facts: pd.Series, settings: Settings) -> float:
-    length = facts.get("mean_length")
-    return float(length) if settings.l2_normalize and pd.notna(length) else 1.0
+def _mean_norm(facts: pd.Series, recipe: Recipe) -> float:
+    norm = facts.get("mean_norm")
+    return float(norm) if recipe.l2_normalize and pd.notna(norm) else 1.0
 
 
 def _samples(
-    done: pd.DataFrame, settings: Settings, classifier: Classifier | None
+    done: pd.DataFrame, config: Config, recipe: Recipe, classifier: Classifier | None
 ) -> list[samples.Sample]:
-    """Some videos in detail, with their pictures."""
-    there = done[done["video_path"].map(os.path.exists)]
-    chosen = (there if len(there) else done).sample(frac=1, random_state=1)
-    described = []
+    """Return some videos in detail, with their pictures."""
+    present = done[done["video_path"].map(os.path.exists)]
+    chosen = (present if len(present) else done).sample(frac=1, random_state=1)
+    without_pictures = []
     for path, facts in chosen.iloc[:NUM_SAMPLES].iterrows():
-        described.append(
-            samples.look_at_video(
+        without_pictures.append(
+            samples.read_sample(
                 facts["video_path"],
                 str(path),
-                settings.resolve_backbone(),
+                recipe.view,
                 num_pictures=NUM_STRIP,
                 classifier=classifier,
-                mean_length=_mean_length(facts, settings),
+                mean_norm=_mean_norm(facts, recipe),
             )
         )
     pictures = samples.take_pictures(
-        {s.feature_path: (s.video_path, list(s.picture_times)) for s in described},
+        {s.feature_path: (s.video_path, list(s.picture_times)) for s in without_pictures},
         height=STRIP_HEIGHT,
         max_seconds=PICTURE_SECONDS,
-        local_files_only=settings.local_files_only,
+        local_files_only=config.local_files_only,
     )
-    return [s._replace(pictures=pictures.get(s.feature_path, [])) for s in described]
+    return [s._replace(pictures=pictures.get(s.feature_path, [])) for s in without_pictures]
 
 
 def _describe_sample(
@@ -296,12 +298,12 @@ def _describe_sample(
     parts.append(facts.get("codec", ""))
     strip = []
     for k, seconds in enumerate(sample.picture_times):
-        guesses = sample.guesses[k] if sample.guesses else []
+        predictions = sample.predictions[k] if sample.predictions else []
         strip.append(
             {
                 "url": sample.pictures[k] if sample.pictures else "",
                 "time": describe_seconds(float(seconds)),
-                "guesses": [f"{guess.name} {guess.probability:.0%}" for guess in guesses],
+                "predictions": [f"{p.name} {p.probability:.0%}" for p in predictions],
             }
         )
     several = len(sample.times) > 1
@@ -309,14 +311,14 @@ def _describe_sample(
         "video_path": sample.video_path,
         "facts": ", ".join(part for part in parts if part),
         "strip": strip,
-        "has_guesses": bool(sample.guesses),
+        "has_predictions": bool(sample.predictions),
         "timeline": figures.add(charts.timeline(sample) if several else None),
         "matrix": figures.add(charts.similarity_matrix(sample) if several else None),
     }
 
 
-def _middle_pictures(done: pd.DataFrame, settings: Settings) -> dict[str, str]:
-    """A picture from the middle of each video, by feature path."""
+def _middle_pictures(done: pd.DataFrame, config: Config) -> dict[str, str]:
+    """Return a picture from the middle of each video, as a data URL, by feature path."""
     half = done["duration_seconds"].fillna(0) / 2
     wanted = {
         str(path): (str(video), [float(seconds)])
@@ -326,23 +328,23 @@ def _middle_pictures(done: pd.DataFrame, settings: Settings) -> dict[str, str]:
         wanted,
         height=MAP_HEIGHT,
         max_seconds=PICTURE_SECONDS,
-        local_files_only=settings.local_files_only,
+        local_files_only=config.local_files_only,
     )
     return {path: urls[0] for path, urls in pictures.items()}
 
 
 def _describe_map(
-    shown: samples.Features,
+    mapped: samples.Features,
     done: pd.DataFrame,
-    settings: Settings,
+    recipe: Recipe,
     classifier: Classifier | None,
     pictures: dict[str, str],
     figures: Figures,
 ) -> dict[str, Any]:
-    if len(shown.paths) < 2:
+    if len(mapped.paths) < 2:
         return {"map": ""}
-    facts = done.loc[shown.paths]
-    points = samples.make_map(shown.means)
+    facts = done.loc[mapped.paths]
+    points = samples.make_map(mapped.means)
     table = pd.DataFrame(
         {
             "x": points[:, 0],
@@ -351,30 +353,31 @@ def _describe_map(
             "duration": [
                 describe_seconds(s) if pd.notna(s) else "?" for s in facts["duration_seconds"]
             ],
-            "picture": [pictures.get(path, "") for path in shown.paths],
+            "picture": [pictures.get(path, "") for path in mapped.paths],
         }
     )
     table["folder"] = [os.path.basename(os.path.dirname(path)) for path in table["video_path"]]
-    colour_of, told = "folder", "Colours are the folders of the videos."
+    colour_of, colour_text = "folder", "Colours are the folders of the videos."
     counts = table["folder"].value_counts()
     # One folder, or hundreds, tell nothing by their colours.
     few_folders = len(counts) > 1 and counts[: charts.MAX_COLOURS - 1].sum() >= len(table) / 2
     if not few_folders and classifier is not None:
-        lengths = [[_mean_length(row, settings)] for _, row in facts.iterrows()]
-        guesses = classifier.guess(shown.means * np.array(lengths))
-        colour_of, table["class"] = "class", [best.name for (best,) in guesses]
-        told = "Colours are what the network's classifier makes of each video's mean."
+        norms = [[_mean_norm(row, recipe)] for _, row in facts.iterrows()]
+        predictions = classifier.predict(mapped.means * np.array(norms))
+        colour_of, table["class"] = "class", [best.name for (best,) in predictions]
+        colour_text = "Colours are what the network's classifier makes of each video's mean."
     elif len(counts) == 1:
-        told = ""
-    sampled = f", a sample of {len(done):,}" if len(shown.paths) < len(done) else ""
+        colour_text = ""
+    sampled = f", a sample of {len(done):,}" if len(mapped.paths) < len(done) else ""
     text = (
-        f"{len(shown.paths):,} videos{sampled}: near each other where the means of their features "
-        f"are alike (t-SNE; distances between groups mean nothing). Hover for the video. {told}"
+        f"{len(mapped.paths):,} videos{sampled}: near each other where the means of their features "
+        "are alike (t-SNE; distances between groups mean nothing). Hover for the video. "
+        f"{colour_text}"
     )
     return {"map": figures.add(charts.map_of_videos(table, colour_of)), "map_text": text}
 
 
-def _pairs_text(num_read: int, num_done: int, num_candidates: int, any_found: bool) -> str:
+def _pairs_text(num_read: int, num_done: int, num_candidates: int, has_pairs: bool) -> str:
     if num_read == num_done:
         compared = f"All {num_done:,} videos"
     else:
@@ -382,10 +385,10 @@ def _pairs_text(num_read: int, num_done: int, num_candidates: int, any_found: bo
             f"{num_read:,} of {num_done:,} videos (a sample, and up to {num_candidates:,} that are "
             "as long as another one)"
         )
-    found = "The most alike:" if any_found else "No two are that much alike."
+    result = "The most alike:" if has_pairs else "No two are that much alike."
     return (
         f"{compared} were compared by the means of their features. From a cosine of "
-        f"{samples.SAME_COSINE} on, two are likely to be copies, or cuts of one video. {found}"
+        f"{samples.SAME_COSINE} on, two are likely to be copies, or cuts of one video. {result}"
     )
 
 
@@ -394,15 +397,15 @@ def _distributions(done: pd.DataFrame, figures: Figures) -> dict[str, Any]:
         return done[name] if name in done else pd.Series(dtype=float)
 
     sides = pd.concat([column("width"), column("height")], axis=1)
-    shown = [
+    histograms = [
         (column("duration_seconds"), "Duration", "seconds"),
         (column("average_fps"), "Frame rate", "frames/s"),
         (sides.min(axis=1), "Size of the frames", "short side in pixels"),
         (column("video_size") / 1e6, "Size of the files", "MB"),
         (column("num_features"), "Features", "rows in a file"),
-        (column("mean_length"), "Length of a feature", "before it is normalised"),
+        (column("mean_norm"), "Norm of a feature", "before it is normalised"),
     ]
-    divs = [figures.add(charts.histogram(*what)) for what in shown]
+    divs = [figures.add(charts.histogram(*arguments)) for arguments in histograms]
     sizes: list[tuple[str, str]] = []
     if "width" in done:
         known = done[["width", "height"]].dropna().astype(int).astype(str)
@@ -436,21 +439,23 @@ def _times(collected: Collected, figures: Figures) -> dict[str, Any]:
     return content
 
 
-def _settings(collected: Collected, done: pd.DataFrame, settings: Settings) -> dict[str, Any]:
-    """Settings and versions of the present configuration's rows, and how many have others."""
-    lines = [(key, str(value)) for key, value in settings.numerics().items()]
+def _settings(collected: Collected, done: pd.DataFrame, recipe: Recipe) -> dict[str, Any]:
+    """Return settings and versions of this configuration's rows, and how many have others."""
+    lines = [(key, str(value)) for key, value in recipe.numerics.items()]
     processes = collected.processes
     if not processes.empty:
-        mine = processes[processes["digest"] == settings.digest()]
+        mine = processes[processes["digest"] == recipe.digest]
         for key in ("program", "weights", "dtype", "ffmpeg", "torch"):
             values = dict.fromkeys((mine if len(mine) else processes)[key].astype(str))
             lines.append((key, ", ".join(values)))
         lines.append(("devices", ", ".join(sorted(set(charts.device_labels(processes))))))
     is_known = done["digest"].notna()
-    num_other = int((is_known & (done["digest"] != settings.digest())).sum())
-    told = []
+    num_other = int((is_known & (done["digest"] != recipe.digest)).sum())
+    sentences = []
     if num_other:
-        told.append(f"{num_other:,} rows were made with other settings.")
+        sentences.append(f"{num_other:,} rows were made with other settings.")
     if num_unknown := int((~is_known).sum()):
-        told.append(f"Of {num_unknown:,} rows that are done, no record says how they were made.")
-    return {"settings": lines, "other_settings": " ".join(told)}
+        sentences.append(
+            f"Of {num_unknown:,} rows that are done, no record says how they were made."
+        )
+    return {"settings": lines, "other_settings": " ".join(sentences)}

@@ -11,13 +11,12 @@ import numpy as np
 import pandas as pd
 
 from videofeatures.decoding.clips import row_timestamps
+from videofeatures.decoding.view import View
 from videofeatures.errors import VideoError
-from videofeatures.extraction.writer import normalize
-from videofeatures.files import read_features
-from videofeatures.networks.backbones import Backbone
+from videofeatures.extraction.features import normalize
+from videofeatures.extraction.storage import read_features
 from videofeatures.networks.classifier import Classifier, Prediction
-from videofeatures.report.peeking import frames_at
-from videofeatures.report.thumbnails import data_url
+from videofeatures.report.thumbnails import data_url, frames_at
 from videofeatures.threaded import NUM_THREADS, threaded_map_until
 
 NUM_DECODED = max(2, min(8, os.cpu_count() or 2))
@@ -55,7 +54,7 @@ class Features(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """Two feature files, the cosine of their mean features, and how many more are like these."""
+    """Two feature files, the cosine of their mean features, and how many more are like them."""
 
     first: str
     second: str
@@ -67,12 +66,12 @@ class Sample(NamedTuple):
     """One video in detail.
 
     Attributes:
-        times: (rows,), in seconds, of the rows that are shown.
-        similarity: (rows, rows), cosines between them.
-        num_rows: all that its file has.
-        picture_times: (pictures,), in seconds.
+        times: (rows,), float64, in seconds, of the rows of its feature file that are shown.
+        similarity: (rows, rows), float32, cosines between them.
+        num_rows: of the whole feature file.
+        picture_times: (pictures,), float64, in seconds, of some of the rows that are shown.
         pictures: data URLs, "" where there is none.
-        guesses: of each picture's row, the most probable classes; empty without a classifier.
+        predictions: of each picture's row, the most probable classes; empty without a classifier.
     """
 
     video_path: str
@@ -82,39 +81,47 @@ class Sample(NamedTuple):
     num_rows: int
     picture_times: np.ndarray
     pictures: list[str]
-    guesses: list[list[Prediction]]
+    predictions: list[list[Prediction]]
 
 
 def read_means(paths: Iterable[str], *, max_seconds: float) -> Features:
-    """Mean features of files, those that can be read in time."""
+    """Return the mean features of feature files, those that can be read in time.
 
-    def look(path: str) -> np.ndarray | None:
+    Files whose `feature_dim` is not that of most are left out.
+    """
+
+    def mean_of(path: str) -> np.ndarray | None:
         try:
             features, _ = read_features(path)
             mean = features.astype(np.float32).mean(axis=0)
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError):
             return None  # not one of ours, or gone
         return mean if features.ndim == 2 and np.isfinite(mean).all() else None
 
-    seen = threaded_map_until(look, paths, max_seconds=max_seconds, num_threads=NUM_THREADS)
-    found = {path: mean for path, mean in seen if mean is not None}
+    pairs = threaded_map_until(mean_of, paths, max_seconds=max_seconds, num_threads=NUM_THREADS)
+    means = {path: mean for path, mean in pairs if mean is not None}
     # Of other settings, another network even, may be what somebody else has made.
-    sizes = pd.Series([len(mean) for mean in found.values()])
-    usual = sizes.mode().iloc[0] if len(sizes) else 0
-    kept = sorted(path for path, mean in found.items() if len(mean) == usual)
-    return Features(kept, np.array([found[path] for path in kept]).reshape(len(kept), -1))
+    dims = pd.Series([len(mean) for mean in means.values()])
+    usual = dims.mode().iloc[0] if len(dims) else 0
+    kept = sorted(path for path, mean in means.items() if len(mean) == usual)
+    return Features(kept, np.array([means[path] for path in kept]).reshape(len(kept), usual))
 
 
 def centre(means: np.ndarray) -> np.ndarray:
-    """Unit vectors of what is special about each video: without the mean of all."""
+    """Return unit vectors of what is special about each video: without the mean of all."""
     if len(means) >= MIN_CENTRED:
         means = means - means.mean(axis=0)
     return normalize(means)
 
 
 def find_candidates(done: pd.DataFrame, max_candidates: int) -> list[str]:
-    """Feature paths of videos that are as long as others, of the whole collection: only such
-    ones can be copies of each other. The groups that are most alike come first."""
+    """Return feature paths of videos that are as long as others: only these can be copies.
+
+    The smallest groups of one length come first.
+
+    Args:
+        done: of the whole collection, see `Collected.done`.
+    """
     known = done[done["duration_seconds"].notna() & (done["duration_seconds"] > 1)]
     seconds = known["duration_seconds"].sort_values(kind="stable")
     near = seconds.diff() <= SAME_SECONDS
@@ -125,7 +132,7 @@ def find_candidates(done: pd.DataFrame, max_candidates: int) -> list[str]:
 
 
 def find_pairs(features: Features, max_pairs: int) -> list[Pair]:
-    """Pairs of videos that are nearly the same, the most alike first, each video once."""
+    """Return pairs of videos that are nearly the same, the most alike first, each video once."""
     if len(features.paths) < 2:
         return []
     unit = centre(features.means)
@@ -155,10 +162,13 @@ def find_pairs(features: Features, max_pairs: int) -> list[Pair]:
 
 
 def make_map(means: np.ndarray) -> np.ndarray:
-    """(videos, 2): points that are near each other where mean features are alike.
+    """Return points, (videos, 2), that are near each other where mean features are alike.
 
     t-SNE (van der Maaten and Hinton, 2008); of fewer than five videos, their first two principal
     components.
+
+    Args:
+        means: (videos, feature_dim), of two videos or more.
     """
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
@@ -179,7 +189,7 @@ def take_pictures(
     max_seconds: float,
     local_files_only: bool,
 ) -> dict[str, list[str]]:
-    """Pictures of videos at some times, as data URLs, "" where there is none.
+    """Return pictures of videos at some times, as data URLs, "" where there is none.
 
     Args:
         wanted: by feature path, the video's path, and rising times in seconds.
@@ -188,7 +198,7 @@ def take_pictures(
         By feature path, of those videos that could be read in time.
     """
 
-    def look(feature_path: str) -> list[str] | None:
+    def pictures_of(feature_path: str) -> list[str] | None:
         path, times = wanted[feature_path]
         try:
             pictures = frames_at(path, times, height=height, local_files_only=local_files_only)
@@ -196,45 +206,57 @@ def take_pictures(
             return None
         return [data_url(picture) if picture else "" for picture in pictures]
 
-    seen = threaded_map_until(look, wanted, max_seconds=max_seconds, num_threads=NUM_DECODED)
-    return {path: pictures for path, pictures in seen if pictures is not None}
+    pairs = threaded_map_until(
+        pictures_of, wanted, max_seconds=max_seconds, num_threads=NUM_DECODED
+    )
+    return {path: pictures for path, pictures in pairs if pictures is not None}
 
 
-def times_of_rows(num_rows: int, backbone: Backbone) -> np.ndarray:
-    """Times of the rows of a file that does not hold them, as if the last clip were full."""
-    length = backbone.num_frames_per_clip or 1
-    return row_timestamps(num_rows * length, backbone.frame_rate, backbone.num_frames_per_clip)
+def times_of_rows(num_rows: int, view: View) -> np.ndarray:
+    """Return times for the rows of a file that does not hold them, as if the last clip were full.
+
+    Returns:
+        (num_rows,), float64, in seconds.
+    """
+    return row_timestamps(num_rows * (view.num_frames_per_clip or 1), view)
 
 
-def look_at_video(
+def read_sample(
     video_path: str,
     feature_path: str,
-    backbone: Backbone,
+    view: View,
     *,
     num_pictures: int,
     classifier: Classifier | None,
-    mean_length: float,
+    mean_norm: float,
 ) -> Sample:
-    """What a feature file says of its video; without pictures, which take longer.
+    """Return what a feature file says of its video, without pictures, which take longer.
 
     Args:
-        mean_length: of the features before they were divided by their lengths; 1 if they were
+        mean_norm: of the features before they were divided by their norms; 1 if they were
             not. With it, the classifier sees nearly what it would have seen.
 
     Raises:
-        OSError, ValueError, KeyError: the file is gone, or is none.
+        OSError, ValueError: the file is gone, or is no feature file.
     """
     features, timestamps = read_features(feature_path)
     if timestamps is None:
-        timestamps = times_of_rows(len(features), backbone)
+        timestamps = times_of_rows(len(features), view)
     step = -(-len(features) // MAX_ROWS_SHOWN)
     shown, times = features[::step].astype(np.float32), timestamps[::step]
     unit = normalize(shown)
     num_pictures = min(num_pictures, len(shown))
     pictured = np.linspace(0, len(shown) - 1, num_pictures).round().astype(int)
-    guesses = []
+    predictions = []
     if classifier is not None:
-        guesses = classifier.guess(shown[pictured] * mean_length, num_classes=3)
+        predictions = classifier.predict(shown[pictured] * mean_norm, num_classes=3)
     return Sample(
-        video_path, feature_path, times, unit @ unit.T, len(features), times[pictured], [], guesses
+        video_path=video_path,
+        feature_path=feature_path,
+        times=times,
+        similarity=unit @ unit.T,
+        num_rows=len(features),
+        picture_times=times[pictured],
+        pictures=[],
+        predictions=predictions,
     )

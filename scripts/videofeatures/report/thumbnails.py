@@ -1,4 +1,4 @@
-"""Frames as small pictures, for people to look at."""
+"""Frames of a video as small pictures, for people."""
 
 from __future__ import annotations
 
@@ -6,38 +6,133 @@ import base64
 import io
 from collections.abc import Sequence
 
+import av
 import numpy as np
 from PIL import Image, ImageDraw
+
+from videofeatures.decoding.probe import check_is_file, first_video_stream, open_container
+
+SEEK_SECONDS = 8
+"""To a time that is no farther ahead, decoding on is about as quick as seeking: groups of
+pictures are up to 10 s long."""
+
+MAX_FRAMES_PER_SEEK = 600
+"""Decoded for one picture at most; then the one that was reached is taken."""
 
 JPEG_QUALITY = 70
 CAPTION_HEIGHT = 14
 SHEET_HEIGHT = 160
 
 
+def frames_at(
+    path: str, times: Sequence[float], *, height: int, local_files_only: bool = True
+) -> list[Image.Image | None]:
+    """Return the frame that is shown at each of these times, upright and in proportion.
+
+    That is quick, anywhere in a video, and not what a network sees, to the pixel.
+
+    Args:
+        times: in seconds from the container's zero, rising.
+        height: of the pictures, in pixels.
+
+    Returns:
+        As many as times; None where there is nothing to see.
+
+    Raises:
+        VideoError, av.FFmpegError: the file cannot be read.
+    """
+    check_is_file(path)
+    pictures: list[Image.Image | None] = []
+    with open_container(path, local_files_only=local_files_only) as container:
+        stream = first_video_stream(container)
+        if stream is None or stream.time_base is None:
+            return [None] * len(times)
+        stream.thread_type = "AUTO"
+        start = (container.start_time or 0) / av.time_base
+        reader = _Reader(container, stream)
+        for seconds in times:
+            frame = reader.frame_at(start + seconds)
+            pictures.append(_upright(frame, stream, height) if frame is not None else None)
+    return pictures
+
+
+class _Reader:
+    """Frames of one stream, at rising times."""
+
+    def __init__(self, container: av.container.InputContainer, stream: av.VideoStream):
+        self._container = container
+        self._stream = stream
+        self._frames = container.decode(stream)
+        self._shown: av.VideoFrame | None = None
+        self._next: av.VideoFrame | None = None
+
+    def frame_at(self, seconds: float) -> av.VideoFrame | None:
+        """Return the last frame that begins no later, or the nearest that can be had."""
+        reached = self._next or self._shown
+        if reached is None or seconds - (reached.time or 0) > SEEK_SECONDS:
+            self._seek(seconds)
+        for _ in range(MAX_FRAMES_PER_SEEK):
+            if self._next is not None and (self._next.time or 0) > seconds:
+                break
+            self._shown = self._next or self._shown
+            try:
+                self._next = next(self._frames)
+            except (StopIteration, av.FFmpegError):
+                self._next = None
+                break
+        return self._shown or self._next
+
+    def _seek(self, seconds: float) -> None:
+        assert self._stream.time_base is not None
+        try:
+            offset = int(seconds / self._stream.time_base)
+            self._container.seek(offset, stream=self._stream, backward=True)
+        except av.FFmpegError:
+            return  # no index: it is decoded from where it is
+        self._frames = self._container.decode(self._stream)
+        self._next = None
+
+
+def _upright(frame: av.VideoFrame, stream: av.VideoStream, height: int) -> Image.Image:
+    """Return a frame as it is meant to be seen, at another height."""
+    aspect = float(stream.sample_aspect_ratio or 1)
+    # Half of a 4K frame's time is its conversion at full size: ffmpeg's scaler does both at once.
+    turned = abs(frame.rotation) % 180 == 90
+    scale = height / (frame.width * aspect if turned else frame.height)
+    small = frame.reformat(
+        width=max(2, round(frame.width * aspect * scale)),
+        height=max(2, round(frame.height * scale)),
+        format="rgb24",
+    ).to_ndarray()
+    upright = np.ascontiguousarray(np.rot90(small, round(frame.rotation / 90)))
+    return thumbnail(upright, height)
+
+
 def middle_frame(pixels: np.ndarray) -> np.ndarray:
-    """A frame itself, (height, width, 3), or the middle one of a clip, (frames, …)."""
+    """Return a frame (height, width, 3) itself, or the middle one of a clip (frames, …)."""
     return pixels if pixels.ndim == 3 else pixels[len(pixels) // 2]
 
 
 def thumbnail(frame: np.ndarray, height: int) -> Image.Image:
-    """A frame (height, width, 3), uint8, at another height."""
+    """Return a frame (height, width, 3), uint8, at another height, in pixels."""
     picture = Image.fromarray(frame)
     width = max(1, round(picture.width * height / picture.height))
     return picture.resize((width, height), Image.Resampling.LANCZOS)
 
 
 def data_url(picture: Image.Image) -> str:
-    """A picture as a page can hold it."""
+    """Return a picture as a URL that holds it, as a JPEG."""
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=JPEG_QUALITY)
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def contact_sheet(pixels: Sequence[np.ndarray], captions: Sequence[str]) -> Image.Image:
-    """Frames or clips side by side, with what is said of each below.
+    """Return frames or clips side by side, each with its caption below.
 
     Args:
-        pixels: what the network was given, at least one.
+        pixels: frames (height, width, 3) or clips (frames, height, width, 3), uint8, as the
+            network was given them, at least one.
         captions: one for each of them, or none.
     """
     pictures = [thumbnail(middle_frame(clip), SHEET_HEIGHT) for clip in pixels]

@@ -1,12 +1,11 @@
-"""Whether this machine is ready for a run: one finding for each thing that a run needs."""
+"""Checks of whether this machine is ready for a run: a finding for each thing that a run needs."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
-import re
 import shutil
-import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
@@ -14,36 +13,34 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import imageio_ffmpeg
 import numpy as np
 import psutil
 
-from videofeatures.decoding.frames import ffmpeg_version
+from videofeatures.decoding.clips import Decoding
+from videofeatures.decoding.decoder import VideoMetadata
+from videofeatures.decoding.ffmpeg import ffmpeg_path, ffmpeg_version, find_codecs
+from videofeatures.decoding.ffmpeg_decoder import FfmpegDecoder
 from videofeatures.errors import UserError, VideoError
-from videofeatures.extraction.decoders import decode_video
-from videofeatures.extraction.row_state import RowState
 from videofeatures.files import replace_file
-from videofeatures.monitoring.progress import describe_bytes, describe_seconds
 from videofeatures.networks.classifier import find_classifier
 from videofeatures.networks.devices import find_devices
-from videofeatures.networks.network import Network, choose_batch_size, choose_device, choose_dtype
+from videofeatures.networks.network import Network, choose_device, choose_dtype, open_network
+from videofeatures.networks.recipe import Recipe
 from videofeatures.networks.weights import (
     SHARED_FOLDER,
     Weights,
     by_hand,
-    find_weights,
     missing_message,
     prepare_weights,
 )
 from videofeatures.planning.estimate import Estimate, estimate
-from videofeatures.planning.plan import PendingRow, find_pending, read_inputs
-from videofeatures.planning.rows import Row
-from videofeatures.records import read_records
+from videofeatures.planning.plan import Plan, make_plan
 from videofeatures.report.thumbnails import contact_sheet
 from videofeatures.settings import Settings
+from videofeatures.units import describe_bytes, describe_seconds
 
 CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mpeg2video", "wmv3")
-"""What nearly all videos of the web and of cameras are."""
+"""Codecs of nearly all videos of the web and of cameras."""
 
 MAX_FRAMES_SHOWN = 8
 MAX_VIDEOS_TRIED = 20
@@ -54,7 +51,7 @@ LITTLE_MEMORY_BYTES = 3e9
 
 
 class Finding(NamedTuple):
-    """What was found of one thing, and, if a run would not do well with it, what to do."""
+    """The result of one check, and, if a run would not do well, what to do."""
 
     is_ok: bool
     subject: str
@@ -65,28 +62,27 @@ class Finding(NamedTuple):
 
 
 def check_all(config: dict[str, Any]) -> Iterator[Finding]:
-    """Look at everything that a run of this configuration needs, from the quick to the slow."""
+    """Yield a finding for each thing that a run of this configuration needs, the quick first."""
     yield _guarded("ffmpeg", check_ffmpeg)
     try:
-        settings, rows = read_inputs(config)
-        weights = find_weights(config["backbone"], config["weights"])
-        pending = find_pending(rows, read_records(config["results"]), settings, weights)
+        plan = make_plan(config)
     except UserError as error:
         yield Finding(False, "input", str(error))
         return
-    expected = estimate(pending, local_files_only=settings.local_files_only)
-    yield check_rows(config["videos"], rows, pending, expected)
-    folders = sorted({os.path.dirname(row.feature_path) or "." for row in rows})
-    yield _guarded("folders", lambda: check_folders([*folders, config["results"]]))
-    yield _guarded("disk", lambda: check_disk(folders, settings, expected))
-    yield _guarded("device", lambda: check_device(settings))
-    yield _guarded("weights", lambda: check_weights(weights))
-    if weights.shared_path.exists():
-        yield _guarded("a video", lambda: check_video(config["results"], settings, weights, rows))
+    expected = estimate(plan.not_done, plan.config)
+    yield check_rows(plan, expected)
+    paths = (path for row in plan.rows for path in row.feature_paths)
+    folders = sorted({os.path.dirname(path) or "." for path in paths})
+    yield _guarded("folders", lambda: check_folders([*folders, plan.config.results]))
+    yield _guarded("disk", lambda: check_disk(folders, plan.recipes, expected))
+    yield _guarded("device", lambda: check_device(plan.config))
+    yield _guarded("weights", lambda: check_weights(plan.weights))
+    if plan.weights.shared_path.exists():
+        yield _guarded("a video", lambda: check_video(plan))
 
 
 def _guarded(subject: str, check: Callable[[], Finding]) -> Finding:
-    """One check that cannot end the others."""
+    """Return the finding of a check, also if it raises: it must not end the others."""
     try:
         return check()
     except UserError as error:
@@ -96,23 +92,23 @@ def _guarded(subject: str, check: Callable[[], Finding]) -> Finding:
 
 
 def check_ffmpeg() -> Finding:
-    """ffmpeg runs, and decodes what videos are made of."""
-    executable = imageio_ffmpeg.get_ffmpeg_exe()
-    command = [executable, "-hide_banner", "-codecs"]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    decoded = set(re.findall(r"^ D\S+ (\S+)", told, re.MULTILINE))
-    text = f"{ffmpeg_version()} ({executable})"
+    """Check that ffmpeg runs, and decodes what videos are made of.
+
+    Raises:
+        OSError, subprocess.CalledProcessError, RuntimeError: it does not run, or there is none.
+    """
+    decoded = find_codecs()
+    text = f"{ffmpeg_version()} ({ffmpeg_path()})"
     if missing := [codec for codec in CODECS if codec not in decoded]:
         text += f" cannot decode {', '.join(missing)}. Name another one with IMAGEIO_FFMPEG_EXE"
         return Finding(False, "ffmpeg", text)
     return Finding(True, "ffmpeg", f"{text}; decodes {', '.join(CODECS)} and others")
 
 
-def check_rows(
-    csv_path: str, rows: Sequence[Row], pending: Sequence[PendingRow], expected: Estimate
-) -> Finding:
-    """There are rows, and their videos are there."""
-    text = f"{csv_path}: {len(rows):,} rows, {len(rows) - len(pending):,} done"
+def check_rows(plan: Plan, expected: Estimate) -> Finding:
+    """Check that there are rows, and that their videos are there."""
+    rows, pending = plan.rows, plan.not_done
+    text = f"{plan.config.videos}: {len(rows):,} rows, {len(rows) - len(pending):,} done"
     if not rows:
         return Finding(False, "videos", f"{text}. Write rows, or make them with make_csv.py")
     if not pending:
@@ -124,7 +120,7 @@ def check_rows(
 
 
 def check_folders(folders: Sequence[str]) -> Finding:
-    """Files can be made where features, records and weights go."""
+    """Check that files can be made where features, records and weights go."""
     problems = []
     existing = {_existing(folder) for folder in [*folders, str(SHARED_FOLDER)]}
     for folder in sorted(existing)[:MAX_FOLDERS_TRIED]:
@@ -142,11 +138,15 @@ def check_folders(folders: Sequence[str]) -> Finding:
     return Finding(True, "folders", f"{shown}{more} can be written")
 
 
-def check_disk(folders: Sequence[str], settings: Settings, expected: Estimate) -> Finding:
-    """There is room for what is pending, on the disk of the first feature folder."""
+def check_disk(folders: Sequence[str], recipes: Sequence[Recipe], expected: Estimate) -> Finding:
+    """Check that there is room for what is pending, on the disk of the first feature folder.
+
+    Raises:
+        OSError: the free space is not known.
+    """
     folder = Path(folders[0] if folders else ".").absolute()
     free = shutil.disk_usage(_existing(folder)).free
-    needed = expected.feature_bytes(settings)
+    needed = sum(expected.feature_bytes(recipe) for recipe in recipes)
     text = f"{describe_bytes(free)} free for some {describe_bytes(needed)} of features ({folder})"
     if needed > free:
         text += ". Make room, or write them elsewhere"
@@ -154,7 +154,11 @@ def check_disk(folders: Sequence[str], settings: Settings, expected: Estimate) -
 
 
 def check_device(settings: Settings) -> Finding:
-    """What the network will run on."""
+    """Check which device the network will run on, and that its memory is enough.
+
+    Raises:
+        UserError: the device cannot be used.
+    """
     import torch
 
     device = choose_device(settings.device)
@@ -167,15 +171,21 @@ def check_device(settings: Settings) -> Finding:
         return Finding(free > LITTLE_MEMORY_BYTES, "device", text)
     memory = psutil.virtual_memory().available
     num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    where = f"no GPU; the CPU of {platform.node()}, {num_cores} cores"
-    text = f"{where}, {describe_bytes(memory)} free; {dtype}"
+    cpu_text = f"no GPU; the CPU of {platform.node()}, {num_cores} cores"
+    text = f"{cpu_text}, {describe_bytes(memory)} free; {dtype}"
     if memory < LITTLE_MEMORY_BYTES:
         text += f". A job may need {describe_bytes(LITTLE_MEMORY_BYTES)}"
     return Finding(memory > LITTLE_MEMORY_BYTES, "device", text)
 
 
 def check_weights(weights: Weights) -> Finding:
-    """The weights are there, and fit; or can be downloaded. Copies what is there to its place."""
+    """Check that the weights are there, and fit, or can be downloaded.
+
+    Copies what is there to its place.
+
+    Raises:
+        UserError, OSError: see `prepare_weights`.
+    """
     if weights.identity is None:
         return Finding(False, "weights", missing_message(weights))
     if "://" in weights.origin and not weights.shared_path.exists():
@@ -191,68 +201,66 @@ def check_weights(weights: Weights) -> Finding:
     return Finding(True, "weights", f"{path}, which fits; SHA-256 {weights.identity}…")
 
 
-def check_video(results: str, settings: Settings, weights: Weights, rows: Sequence[Row]) -> Finding:
-    """The first video that can be decoded is, and the network sees something in it.
+def check_video(plan: Plan) -> Finding:
+    """Check that a video can be decoded, the first that can, and that its features are finite.
 
     Leaves `<results>/check.jpg`: what the network saw.
+
+    Raises:
+        UserError: the device or the weights cannot be used.
+        OSError: the picture cannot be written.
     """
-    tried = []
-    for row in [row for row in rows if os.path.exists(row.video_path)][:MAX_VIDEOS_TRIED]:
-        video = RowState(PendingRow(*row, stale=False, reason=""))
+    failures = []
+    recipe, settings = plan.recipes[0], plan.config
+    decoder = FfmpegDecoder(settings)
+    present = (row.source for row in plan.rows if os.path.exists(row.source.path))
+    for source in islice(present, MAX_VIDEOS_TRIED):
         started = time.monotonic()
-        clips = decode_video(video, settings, num_threads=1)
-        try:
-            pixels = [clip.pixels for clip in islice(clips, MAX_FRAMES_SHOWN)]
-        except VideoError as error:
-            tried.append(f"{row.video_path}: {error}")
-            continue
-        finally:
-            clips.close()
-        decode_seconds = time.monotonic() - started
-        return _describe_video(results, settings, weights, video, pixels, decode_seconds)
-    return Finding(False, "a video", "; ".join(tried) or "none of the CSV is there")
+        decoding = Decoding(decoder, source, recipe.view, truncated=settings.truncated)
+        with contextlib.closing(decoding.clips()) as clips:
+            try:
+                pixels = list(islice(clips, MAX_FRAMES_SHOWN))
+            except VideoError as error:
+                failures.append(f"{source.path}: {error}")
+                continue
+        assert decoding.metadata is not None  # frames came of it
+        seconds = time.monotonic() - started
+        network = open_network(recipe, settings)
+        features, rate = _measure(network, pixels)
+        classifier = find_classifier(recipe)
+        predictions = classifier.predict(features) if classifier else []
+        captions = [best.name for (best,) in predictions]
+        path = Path(settings.results) / "check.jpg"
+        with replace_file(path) as file:
+            contact_sheet(pixels, captions).save(file, "JPEG")
+        class_text = f", {captions[0]} to the network" if captions else ""
+        kind = "clips" if recipe.view.num_frames_per_clip else "frames"
+        text = (
+            f"{source.path}: {_describe(decoding.metadata)}{class_text}. {len(pixels)} {kind} "
+            f"decoded in {seconds:.1f} s, the network does {rate:.3g} a second; see {path}"
+        )
+        return Finding(bool(np.isfinite(features).all()), "a video", text)
+    return Finding(False, "a video", "; ".join(failures) or "none of the CSV is there")
 
 
-def _describe_video(
-    results: str,
-    settings: Settings,
-    weights: Weights,
-    video: RowState,
-    pixels: list[np.ndarray],
-    decode_seconds: float,
-) -> Finding:
-    backbone = settings.resolve_backbone()
-    device = choose_device(settings.device)
-    dtype = choose_dtype(settings.precision, device)
-    network = Network(backbone, weights.shared_path, device=device, dtype=dtype)
-    size = settings.batch_size or choose_batch_size(device, dtype)
+def _measure(network: Network, pixels: Sequence[np.ndarray]) -> tuple[np.ndarray, float]:
+    """Return the features of frames or clips, and how many of these a second takes."""
+    size = network.batch_size
     network.features(np.stack(pixels[:size]))  # what is done once is no measure
     started = time.monotonic()
     parts = [pixels[k : k + size] for k in range(0, len(pixels), size)]
     features = np.concatenate([network.features(np.stack(part)) for part in parts])
-    rate = len(pixels) / (time.monotonic() - started)
-    path = Path(results) / "check.jpg"
-    classifier = find_classifier(backbone, weights)
-    guesses = [best.name for (best,) in classifier.guess(features)] if classifier else []
-    with replace_file(path) as file:
-        contact_sheet(pixels, guesses).save(file, "JPEG")
-    facts = video.metadata
-    assert facts is not None  # frames came of it
-    length = (
-        describe_seconds(facts.duration_seconds) if facts.duration_seconds else "length unknown"
-    )
-    fps = f", {facts.average_fps:.4g} frames/s" if facts.average_fps else ""
-    seen = f", {guesses[0]} to the network" if guesses else ""
-    what = "clips" if backbone.num_frames_per_clip else "frames"
-    text = (
-        f"{video.row.video_path}: {facts.width}×{facts.height}, {facts.codec}{fps}, {length}"
-        f"{seen}. {len(pixels)} {what} decoded in {decode_seconds:.1f} s, the network does "
-        f"{rate:.3g} a second; see {path}"
-    )
-    return Finding(bool(np.isfinite(features).all()), "a video", text)
+    return features, len(pixels) / (time.monotonic() - started)
+
+
+def _describe(metadata: VideoMetadata) -> str:
+    seconds = metadata.duration_seconds
+    length = describe_seconds(seconds) if seconds else "length unknown"
+    fps = f", {metadata.average_fps:.4g} frames/s" if metadata.average_fps else ""
+    return f"{metadata.width}×{metadata.height}, {metadata.codec}{fps}, {length}"
 
 
 def _existing(folder: str | os.PathLike) -> Path:
-    """A folder, or, where it is not there yet, the one that it will be made in."""
+    """Return a folder, or, if it is not there yet, the one that it will be made in."""
     path = Path(folder)
     return next(p for p in (path, *path.absolute().parents) if p.exists())

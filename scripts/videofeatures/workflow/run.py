@@ -1,97 +1,149 @@
-"""A run of the workflow: which jobs are asked for, what they need to start, and how it ends."""
+"""A run of the workflow: what is planned, which jobs are asked for, and how it starts and ends."""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from videofeatures.errors import UserError
 from videofeatures.extraction.claims import remove_abandoned_claims
 from videofeatures.monitoring.progress import Display
 from videofeatures.monitoring.watching import Watcher
+from videofeatures.networks.weights import Weights
 from videofeatures.planning import jobs
+from videofeatures.planning.estimate import estimate
 from videofeatures.planning.jobs import Job
+from videofeatures.planning.plan import Plan, Request, Target, list_pending, make_plan
 from videofeatures.planning.rows import read_rows
 from videofeatures.records import read_records
 from videofeatures.report import try_write_report
 from videofeatures.report.manifest import try_write_manifest
 
+MAX_LISTED = 20
+"""Rows, and jobs, that a dry-run lists one by one."""
+
 
 class Run:
     """The jobs of one run, from what is planned to what has become of it.
 
+    In a process that Snakemake starts for one job, on another node say, nothing is planned: by
+    then, some of the features exist. It knows jobs by the files that the planning process wrote.
+
     Attributes:
         jobs: those that are planned; from `start` on, those that run.
+        weights: that they need; None where nothing is planned.
     """
 
-    def __init__(
-        self,
-        config: dict[str, Any],
-        planned: Sequence[Job],
-        on_demand: Sequence[Job],
-        say: Callable[..., None],
-        display: Display,
-    ):
-        """
+    def __init__(self, config: Mapping[str, Any], display: Display):
+        """Nothing is planned.
+
         Args:
-            config: a checked configuration.
-            planned: jobs that do all that is to be done.
-            on_demand: jobs of rows that are done only if somebody asks for their files.
-            say: takes lines.
+            config: a configuration, whose values have their types.
+            display: of how far the run is; takes what the run has to say, too.
         """
-        self.jobs = list(planned)
-        self._on_demand = list(on_demand)
+        self.jobs: list[Job] = []
+        self.weights: Weights | None = None
         self._config = config
-        self._say = say
         self._display = display
+        self._on_demand: list[Job] = []
+        self._plan: Plan | None = None
         self._watcher: Watcher | None = None
-        self._is_all_asked = False
-        self._asked: set[str] = set()
+        self._is_all_asked_for = False
+        self._asked_for: set[str] = set()
         self._has_started = False
         self._has_ended = False
         self._lock = threading.Lock()
 
+    def plan(self, request: Request, *, num_gpus: int = 1, num_threads: int = 1) -> None:
+        """Decide what is to be done.
+
+        Args:
+            num_gpus: that jobs may use at a time.
+            num_threads: CPU threads of each job.
+
+        Raises:
+            UserError: the configuration or its CSV cannot be used.
+        """
+        plan = self._plan = make_plan(self._config, request)
+        self.weights = plan.weights
+        run_name = jobs.new_run_name()
+
+        def cut(targets: Sequence[Target], first_number: int) -> list[Job]:
+            return jobs.cut_into_jobs(
+                targets,
+                plan.config.settings,
+                plan.recipes,
+                plan.config.results,
+                videos_per_job=plan.config.videos_per_job,
+                num_gpus=num_gpus,
+                num_threads=num_threads,
+                run_name=run_name,
+                first_number=first_number,
+            )
+
+        self.jobs = cut(plan.pending, 1)
+        self._on_demand = cut(plan.not_tried, len(self.jobs) + 1)
+
+    def describe(self) -> list[str]:
+        """Return what will be done and why, in a few lines for people."""
+        return self._plan.describe(len(self.jobs)) if self._plan else []
+
+    def list_pending(self) -> list[str]:
+        """Return what a dry-run lists: the pending rows, or the first of them."""
+        if self._plan is None:
+            return []
+        # Not in the results: a dry-run leaves nothing there.
+        name = "-".join(Path(os.path.relpath(self._plan.config.results)).parts)
+        path = Path(".snakemake") / "pending" / f"{name}.csv"
+        return list(list_pending(self._plan.pending, MAX_LISTED, path))
+
+    def describe_effort(self) -> list[str]:
+        """Return what lies ahead, from a look at some of the pending videos."""
+        if self._plan is None or not self._plan.pending:
+            return []
+        return [f"To do: {estimate(self._plan.pending, self._plan.config)}"]
+
     def find_job(self, name: str) -> Job:
-        """The job of this name. In a process that was started for one job: what the process that
-        has planned it wrote."""
-        job = self._job_named.get(name)
+        """Return the job of this name; one that was planned elsewhere is read from its file."""
+        job = self._job_by_name.get(name)
         if job is None:
             path = jobs.job_path(self._config["results"], name)
-            job = self._job_named.setdefault(name, jobs.read_job(path))
+            job = self._job_by_name.setdefault(name, jobs.read_job(path))
         return job
 
     def describe_job(self, name: str) -> str:
-        """What the job of this name works on, as far as it is asked for by now."""
+        """Return what the job of this name works on, as far as it is asked for by now."""
         job = self.find_job(name)
-        asked = None if self._is_all_asked else self._leave_out(job)
-        return jobs.describe_job(asked or job)
+        asked_for = None if self._is_all_asked_for else self._leave_out(job)
+        return jobs.describe_job(asked_for or job)
 
     @cached_property
-    def _job_named(self) -> dict[str, Job]:
+    def _job_by_name(self) -> dict[str, Job]:
         return {job.name: job for job in (*self.jobs, *self._on_demand)}
 
     @cached_property
-    def has_stale_rows(self) -> bool:
+    def has_stale_targets(self) -> bool:
         """Whether some feature files exist, and may be replaced."""
-        return any(job.has_stale_rows for job in (*self.jobs, *self._on_demand))
+        return any(job.has_stale_targets for job in (*self.jobs, *self._on_demand))
 
     def ask_for_all(self) -> list[str]:
-        """Ask for all planned jobs; gives the files that are there when they are done."""
-        self._is_all_asked = True
+        """Ask for all planned jobs; return the files that are there when they are done."""
+        self._is_all_asked_for = True
         return [str(jobs.end_path(job.results, job.name)) for job in self.jobs]
 
     def ask_for(self, path: str) -> str | None:
-        """Ask for a feature file; gives the file that is there when its job is done, or None if
+        """Ask for a feature file; return the file that is there when its job is done, or None if
         the feature file needs none.
 
         Raises:
             UserError: no row has this feature_path.
         """
         key = os.path.abspath(path)
-        job = self._job_of.get(key)
+        job = self._job_by_path.get(key)
         if job is None and key not in self._known:
             raise UserError(
                 f"{path}: no row of {self._config['videos']} has this feature_path. Ask for it as "
@@ -99,20 +151,23 @@ class Run:
             )
         if job is None:
             return None
-        self._asked.add(key)
+        self._asked_for.add(key)
         return str(jobs.end_path(job.results, job.name))
 
     @cached_property
-    def _job_of(self) -> dict[str, Job]:
+    def _job_by_path(self) -> dict[str, Job]:
         """By the absolute path of each feature file that is not done."""
         every = (*self.jobs, *self._on_demand)
-        return {os.path.abspath(row.feature_path): job for job in every for row in job.rows}
+        return {
+            os.path.abspath(target.feature_path): job for job in every for target in job.targets
+        }
 
     @cached_property
     def _known(self) -> set[str]:
         """The absolute paths of all feature files."""
         # Read again rather than kept: who asks for what is done is rare, and rows are many.
-        return {os.path.abspath(row.feature_path) for row in read_rows(self._config["videos"])}
+        rows = read_rows(self._config["videos"])
+        return {os.path.abspath(path) for row in rows for path in row.feature_paths}
 
     def start(self, *, whole: bool = False) -> None:
         """Write what the jobs need to start, before the first one does. Counts once.
@@ -128,28 +183,30 @@ class Run:
         if self._has_started:
             return
         self._has_started = True
-        if not self._is_all_asked:
-            self.jobs = self._asked_jobs(self.jobs, whole)
-        self.jobs += self._asked_jobs(self._on_demand, whole)
+        plan, self._plan = self._plan, None  # not needed any more, and large
+        if not self._is_all_asked_for:
+            self.jobs = self._find_asked_for(self.jobs, whole)
+        self.jobs += self._find_asked_for(self._on_demand, whole)
         if not self.jobs:
             return
         for job in self.jobs:
             jobs.write_job(job)
         first = self.jobs[0]
-        self._say(f"The log of each job: {jobs.log_path(first.results, first.name)} and so on")
-        self._watcher = Watcher(self.jobs, self._display, self._say)
+        log_path = jobs.log_path(first.results, first.name)
+        self._display.say(f"The log of each job: {log_path} and so on")
+        self._watcher = Watcher(self.jobs, self._display)
         self._watcher.start()
         # Should this process be killed, each row is in the manifest all the same.
-        try_write_manifest(self._config)
+        try_write_manifest(self._config, plan)
 
-    def _asked_jobs(self, planned: Sequence[Job], whole: bool) -> list[Job]:
-        asked = [(job, self._leave_out(job)) for job in planned]
-        return [job if whole else some for job, some in asked if some is not None]
+    def _find_asked_for(self, planned: Sequence[Job], whole: bool) -> list[Job]:
+        pairs = [(job, self._leave_out(job)) for job in planned]
+        return [job if whole else some for job, some in pairs if some is not None]
 
     def _leave_out(self, job: Job) -> Job | None:
-        """A job without the rows that nobody has asked for, or None if that leaves none."""
-        rows = [row for row in job.rows if os.path.abspath(row.feature_path) in self._asked]
-        return job._replace(rows=tuple(rows)) if rows else None
+        """Return a job without what nobody has asked for, or None if that leaves nothing."""
+        targets = [t for t in job.targets if os.path.abspath(t.feature_path) in self._asked_for]
+        return job._replace(targets=tuple(targets)) if targets else None
 
     def end(self, *, latency_seconds: float = 0) -> None:
         """Remove what the jobs needed, and say what was done and what was not. Counts once, and
@@ -164,19 +221,19 @@ class Run:
             self._has_ended = True
         if self._watcher is not None:
             self._watcher.stop()
-        if self.jobs:
-            start = jobs.run_name_of(self.jobs[0])
-            records = read_records(self._config["results"], start=start)
-            failed = jobs.find_failed(self.jobs, records, latency_seconds=latency_seconds)
-            for job in self.jobs:
-                jobs.remove_files(job)
-            remove_abandoned_claims(row.feature_path for job in self.jobs for row in job.rows)
-            self._say(*jobs.describe_end(self.jobs, failed))
-            self._say(try_write_manifest(self._config))
-            # Who stops a run does not want to wait for a report of it.
-            is_whole = all(reason != jobs.UNFINISHED for _, reason in failed)
-            if self._config["report"] and is_whole:
-                self._say(try_write_report(self._config))
+        if not self.jobs:
+            return
+        records = read_records(self._config["results"], start=jobs.run_name_of(self.jobs[0]))
+        not_done = jobs.find_not_done(self.jobs, records, latency_seconds=latency_seconds)
+        for job in self.jobs:
+            jobs.remove_files(job)
+        remove_abandoned_claims(target.feature_path for job in self.jobs for target in job.targets)
+        self._display.say(*jobs.describe_end(self.jobs, not_done))
+        self._display.say(try_write_manifest(self._config))
+        # Who stops a run does not want to wait for a report of it.
+        is_whole = all(reason != jobs.UNFINISHED for _, reason in not_done)
+        if self._config["report"] and is_whole:
+            self._display.say(try_write_report(self._config))
 
     def end_with_process(self, *, latency_seconds: float = 0) -> None:
         """End the run when the main thread has ended, if nobody has ended it by then."""

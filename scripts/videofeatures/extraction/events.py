@@ -1,0 +1,71 @@
+"""What decoder threads say of a target: it begins, a clip of it, and its end, good or bad."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from videofeatures.decoding.decoder import VideoMetadata
+from videofeatures.planning.plan import Target
+
+
+class Decoded(NamedTuple):
+    """What decoding has found out about a video.
+
+    Attributes:
+        metadata: None if it could not be read.
+        messages: the last lines that the decoder has said.
+        warning: what is wrong with the video, though it was accepted.
+        seconds: that decoding took.
+    """
+
+    metadata: VideoMetadata | None = None
+    num_frames: int = 0
+    num_clips: int = 0
+    messages: tuple[str, ...] = ()
+    warning: str | None = None
+    seconds: float = 0.0
+
+
+class Begun(NamedTuple):
+    """A target is ours, and its video is about to be decoded.
+
+    Attributes:
+        video_size, video_mtime_ns: of the file; None if it cannot be seen.
+    """
+
+    target: Target
+    video_size: int | None
+    video_mtime_ns: int | None
+
+
+class Clip(NamedTuple):
+    """What one row of a feature file is computed from.
+
+    Attributes:
+        number: of the row, from 0.
+        pixels: a frame (height, width, 3) or a clip (frames, height, width, 3), uint8.
+    """
+
+    target: Target
+    number: int
+    pixels: np.ndarray
+
+
+class Ended(NamedTuple):
+    """A target's video gives no more clips."""
+
+    target: Target
+    decoded: Decoded
+
+
+class Failed(NamedTuple):
+    """A target's video gives no more clips, since something went wrong."""
+
+    target: Target
+    decoded: Decoded
+    error: Exception
+
+
+Event = Begun | Clip | Ended | Failed

@@ -1,0 +1,51 @@
+"""What is known of a target while it is worked on: its facts, and its features as they come."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from videofeatures.extraction.events import Begun, Decoded
+from videofeatures.extraction.features import GrowingArray
+from videofeatures.planning.plan import Target
+
+
+@dataclass(eq=False)
+class TargetState:
+    """A target on its way through the pipeline; only the thread that computes knows of it.
+
+    Attributes:
+        begun: None if it could not begin.
+        decoded: None while its video is being decoded.
+        error: why there will be no file of it.
+        norm_sum: of its features, before these were divided by their norms.
+    """
+
+    target: Target
+    begun: Begun | None = None
+    decoded: Decoded | None = None
+    error: Exception | None = None
+    started: float = field(default_factory=time.monotonic)
+    compute_seconds: float = 0.0
+    norm_sum: float = 0.0
+    features: GrowingArray = field(default_factory=GrowingArray)
+
+    def add_feature(self, index: int, feature: np.ndarray, norm: float) -> None:
+        """Take the feature of clip `index`, and the norm that it had."""
+        self.features.put(index, feature)
+        self.norm_sum += norm
+
+    @property
+    def is_complete(self) -> bool:
+        """Nothing more will come of it."""
+        if self.decoded is None:
+            return False
+        return self.error is not None or self.features.num_rows == self.decoded.num_clips
+
+    @property
+    def video_seconds(self) -> float:
+        """Length of its video, as its header says; 0 if it does not."""
+        metadata = self.decoded.metadata if self.decoded else None
+        return (metadata.duration_seconds if metadata else None) or 0

@@ -1,0 +1,59 @@
+"""Another decoder can stand in for ffmpeg."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from videofeatures.decoding.clips import Decoding
+from videofeatures.decoding.decoder import Decoder, VideoMetadata
+from videofeatures.decoding.view import View
+from videofeatures.errors import VideoError
+from videofeatures.source import Source
+
+
+class GreyDecoder(Decoder):
+    """Sees three grey frames in whatever it is given."""
+
+    def version(self) -> str:
+        return "1"
+
+    def probe(self, source: Source) -> VideoMetadata:
+        return VideoMetadata(4, 3, Fraction(1), 4.0, 1.0, "grey")
+
+    def frames(
+        self, source: Source, metadata: VideoMetadata, view: View, messages: deque[str]
+    ) -> Generator[np.ndarray, None, None]:
+        messages.append(f"grey, as {source.path} is")
+        yield from np.full((3, 3, 4, 3), 128, np.uint8)
+
+    def find_truncation(
+        self, source: Source, metadata: VideoMetadata, view: View, num_frames: int
+    ) -> str | None:
+        return f"{num_frames} of {metadata.duration_seconds:g} frames"
+
+
+def test_another_decoder_is_used_as_it_is():
+    view = View(frame_rate=1, resize_size=3, crop_size=0, num_frames_per_clip=2)
+    decoding = Decoding(GreyDecoder(), Source("a"), view, truncated="keep")
+    assert [clip.mean(axis=(1, 2, 3)).tolist() for clip in decoding.clips()] == [
+        [128, 128],
+        [128, 0],
+    ]
+    assert (decoding.num_frames, decoding.num_clips) == (3, 2)
+    assert list(decoding.messages) == ["grey, as a is"]
+    assert decoding.warning == "3 of 4 frames"
+    with pytest.raises(VideoError, match="3 of 4 frames") as error:
+        list(Decoding(GreyDecoder(), Source("a"), view).clips())
+    assert error.value.ffmpeg_lines == ["grey, as a is"]
+
+
+@pytest.mark.parametrize("method", ["version", "probe", "frames", "find_truncation"])
+def test_one_that_lacks_something_is_none(method):
+    lacking = type("Lacking", (GreyDecoder,), {method: getattr(Decoder, method)})
+    with pytest.raises(TypeError, match=method):
+        lacking()

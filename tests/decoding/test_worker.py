@@ -1,0 +1,98 @@
+"""What a worker reads and writes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from conftest import ROOT, make_clip
+from videofeatures.decoding.worker import ALIVE_SECONDS, FUNCTIONS, _Alive
+
+
+@pytest.fixture
+def worker():
+    """A worker, and nobody but the test at its pipes."""
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "scripts")}
+    command = [sys.executable, "-m", "videofeatures.decoding.worker"]
+    with subprocess.Popen(command, env=environment, **pipes) as process:
+        yield process
+        process.kill()
+
+
+def request(function: str, path: object, **arguments: object) -> bytes:
+    arguments |= {"path": str(path), "local_files_only": True}
+    return json.dumps({"function": function, "arguments": arguments}).encode() + b"\n"
+
+
+def ask(worker: subprocess.Popen, function: str, path: object, **arguments: object) -> object:
+    worker.stdin.write(request(function, path, **arguments))
+    worker.stdin.flush()
+    while not (line := worker.stdout.readline().strip()):  # it is still reading packets
+        pass
+    return json.loads(line)
+
+
+def test_requests_are_answered_in_json_and_the_end_of_input_is_the_end(worker, tmp_path):
+    path = make_clip(tmp_path / "a.mp4", seconds=3)
+    assert ask(worker, "read_duration", path) == {"result": 3.0}
+    metadata = {
+        "width": 320,
+        "height": 240,
+        "sample_aspect_ratio": "1",
+        "duration_seconds": 3.0,
+        "average_fps": 25.0,
+        "codec": "h264",
+    }
+    assert ask(worker, "probe_video", path) == {"result": metadata}
+    assert ask(worker, "skip_filter", path, frame_rate=24) == {"result": None}
+    found = ask(worker, "find_truncation", path, frame_rate=1, num_frames=1, duration_seconds=3.0)
+    assert found == {"result": "decoding stops at 1 s of 3 s: damaged"}
+    assert ask(worker, "probe_video", tmp_path) == {"error": "is a folder"}
+    (tmp_path / "text.mp4").write_text("text")
+    general = "Invalid data found when processing input"
+    assert ask(worker, "probe_video", tmp_path / "text.mp4") == {"libav_error": general}
+    assert worker.communicate()[0] == b""
+    assert worker.returncode == 0
+
+
+def test_all_that_can_be_asked_is_known(worker, tmp_path):
+    assert set(FUNCTIONS) == {"probe_video", "read_duration", "skip_filter", "find_truncation"}
+    worker.stdin.write(request("system", "/"))
+    worker.stdin.flush()
+    assert worker.wait(60) == 1
+    assert worker.stderr.read().endswith(b"KeyError: 'system'\n")
+
+
+def test_libav_s_messages_go_to_its_standard_error(worker, tmp_path):
+    (tmp_path / "text.mp4").write_text("text")
+    ask(worker, "probe_video", tmp_path / "text.mp4")
+    assert b"moov atom not found" in worker.communicate()[1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_of_the_whole_job_do_not_end_it(worker, tmp_path, number):
+    path = make_clip(tmp_path / "a.mp4", seconds=3)
+    assert ask(worker, "read_duration", path) == {"result": 3.0}
+    worker.send_signal(number)
+    assert ask(worker, "read_duration", path) == {"result": 3.0}
+    assert worker.communicate() == (b"", b"")
+
+
+def test_a_sign_of_life_is_given_now_and_then(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr("videofeatures.decoding.worker.time.monotonic", lambda: now)
+    receiver, sender = os.pipe()
+    alive = _Alive(sender)
+    for _ in range(3):
+        alive()
+        alive()
+        now += ALIVE_SECONDS
+    os.close(sender)
+    with open(receiver, "rb") as file:
+        assert file.read() == b"\n\n\n"

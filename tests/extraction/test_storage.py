@@ -1,0 +1,78 @@
+"""A feature file that exists is complete, and can be read as it was written."""
+
+from __future__ import annotations
+
+import errno
+import json
+import resource
+
+import numpy as np
+import pytest
+
+from videofeatures.extraction.storage import read_features, write_features
+
+FEATURES = np.arange(12, dtype=np.float16).reshape(3, 4)
+TIMES = np.array([0.5, 1.5, 2.5])
+
+
+def test_npy_holds_the_features_alone(tmp_path):
+    write_features(tmp_path / "new" / "folder" / "a.npy", FEATURES, TIMES, {})
+    found = np.load(tmp_path / "new" / "folder" / "a.npy", allow_pickle=False)
+    assert found.dtype == np.float16
+    np.testing.assert_array_equal(found, FEATURES)
+
+
+def test_npz_holds_features_times_and_provenance_without_pickle(tmp_path):
+    write_features(tmp_path / "a.npz", FEATURES, TIMES, {"backbone": "é", "n": 1})
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as found:
+        assert sorted(found) == ["features", "provenance", "timestamps"]
+        np.testing.assert_array_equal(found["features"], FEATURES)
+        np.testing.assert_array_equal(found["timestamps"], TIMES)
+        assert json.loads(str(found["provenance"])) == {"backbone": "é", "n": 1}
+
+
+def test_features_and_times_must_belong_together(tmp_path):
+    with pytest.raises(ValueError, match="3 features and 2 timestamps"):
+        write_features(tmp_path / "a.npz", FEATURES, TIMES[:2], {})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.npz"])
+def test_a_file_that_cannot_be_written_says_why_and_is_not_there(tmp_path, name):
+    limit, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    features = np.zeros((1000, 100), np.float16)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, most))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            write_features(tmp_path / name, features, np.zeros(1000), {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
+    assert caught.value.errno == errno.EFBIG
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_written_is_read(tmp_path):
+    for name in ("a.npy", "a.npz"):
+        write_features(tmp_path / name, FEATURES, TIMES, {})
+        features, timestamps = read_features(tmp_path / name)
+        np.testing.assert_array_equal(features, FEATURES)
+        if name == "a.npy":
+            assert timestamps is None
+        else:
+            np.testing.assert_array_equal(timestamps, TIMES)
+
+
+@pytest.mark.parametrize("name", ["empty.npy", "empty.npz", "text.npy", "half.npz", "other.npz"])
+def test_what_is_no_feature_file_is_an_error_of_one_kind(tmp_path, name):
+    path = tmp_path / name
+    if name.startswith("half"):
+        write_features(path, FEATURES, TIMES, {})
+        path.write_bytes(path.read_bytes()[:-40])
+    elif name.startswith("other"):
+        np.savez(path, x=FEATURES)
+    else:
+        path.write_text("text" * name.startswith("text"))
+    with pytest.raises(ValueError, match=r"."):
+        read_features(path)
+    with pytest.raises(FileNotFoundError):
+        read_features(tmp_path / "gone.npy")

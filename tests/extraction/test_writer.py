@@ -1,0 +1,325 @@
+"""What becomes of a target: a file and its record, or a record of why there is none."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import RunFolder, make_recipe, make_target
+from videofeatures.decoding.decoder import VideoMetadata
+from videofeatures.errors import UserError, VideoError
+from videofeatures.extraction.events import Begun, Decoded
+from videofeatures.extraction.target_state import TargetState
+from videofeatures.extraction.writer import Writer
+from videofeatures.files import hash_file
+from videofeatures.records import Recorder, RowLine, read_records
+from videofeatures.settings import Settings
+
+METADATA = VideoMetadata(320, 240, Fraction(16, 15), 2.96, 25.0, "h264")
+FACTS = {
+    "num_frames": 3,
+    "duration_seconds": 2.96,
+    "average_fps": 25.0,
+    "width": 320,
+    "height": 240,
+    "codec": "h264",
+}
+DECODED = Decoded(METADATA, num_frames=3, num_clips=3, seconds=0.5)
+FEATURES = np.arange(12, dtype=np.float16).reshape(3, 4)
+VIDEO = {"video_size": 1234, "video_mtime_ns": 5678}
+
+
+class Desk(RunFolder):
+    """A writer of two recipes, a target of the first, and the records of both."""
+
+    def __init__(self, folder: Path, recorder: Recorder, **settings: object):
+        super().__init__(folder)
+        self.path = folder / "features" / "a.npz"
+        self.recipes = [
+            make_recipe(Settings(interpolation=name, **settings)) for name in ("bilinear", "area")
+        ]
+        self.made_with = [
+            {
+                "time": 1.0,
+                "status": "process",
+                "settings": recipe.numerics,
+                "digest": recipe.digest,
+                "weights": recipe.weights_id,
+                "device": "cpu",
+            }
+            for recipe in self.recipes
+        ]
+        self.writer = Writer(self.recipes, self.made_with, recorder)
+
+    def state(self, features: np.ndarray = FEATURES, **facts: object) -> TargetState:
+        """Of a target whose video has ended, with its features in the wrong order."""
+        target = make_target("a.mp4", self.path)
+        state = TargetState(target, Begun(target, *VIDEO.values()), DECODED)
+        for k in reversed(range(len(features))):
+            state.add_feature(k, features[k], float(k))
+        for name, value in facts.items():
+            setattr(state, name, value)
+        return state
+
+    def failure(self, error: Exception | None, **facts: object) -> dict:
+        """The only record of a target that ends with an error."""
+        assert not self.writer.finish(self.state(error=error, **facts))
+        (line,) = self.records()
+        assert line["status"] == "failed"
+        assert not self.path.exists()
+        return line
+
+
+@pytest.fixture
+def recorder(tmp_path) -> Iterator[Recorder]:
+    with Recorder(tmp_path / "results", "job") as recorder:
+        yield recorder
+
+
+@pytest.fixture
+def desk(tmp_path, recorder) -> Desk:
+    return Desk(tmp_path, recorder)
+
+
+@pytest.mark.parametrize("stale", [True, False])
+def test_a_beginning_says_which_video_and_whether_a_file_was_there(desk, stale):
+    target = make_target("a.mp4", desk.path, stale=stale)
+    desk.writer.begin(desk.state(target=target))
+    (line,) = desk.records()
+    assert line.pop("time") > 0
+    assert line == VIDEO | {
+        "status": "started",
+        "feature_path": str(desk.path),
+        "video_path": "a.mp4",
+        "digest": desk.recipes[0].digest,
+        "weights": "aaaaaaaa",
+        "stale": stale,
+    }
+
+
+def test_a_complete_target_has_its_file_and_all_facts_are_recorded(desk):
+    state = desk.state(norm_sum=7.0, compute_seconds=0.25)
+    assert desk.writer.finish(state)
+    with np.load(desk.path) as file:
+        np.testing.assert_array_equal(file["features"], FEATURES)
+    (line,) = desk.records()
+    # `stale` is what is said of a row that is not done.
+    assert set(line) == set(RowLine.__annotations__) - {"stale"}
+    assert line.pop("time") > 0
+    assert line.pop("seconds") >= 0
+    assert line == VIDEO | FACTS | {
+        "status": "done",
+        "feature_path": str(desk.path),
+        "video_path": "a.mp4",
+        "digest": desk.recipes[0].digest,
+        "weights": "aaaaaaaa",
+        "reason": "",
+        "ffmpeg_lines": [],
+        "file_hash": hash_file(desk.path),
+        "num_features": 3,
+        "feature_dim": 4,
+        "mean_norm": 2.333333,
+        "decode_seconds": 0.5,
+        "compute_seconds": 0.25,
+    }
+
+
+def test_a_record_is_of_the_target_s_own_recipe(desk):
+    target = make_target("a.mp4", desk.path, recipe=1)
+    desk.writer.begin(desk.state(target=target))
+    assert desk.writer.finish(desk.state(target=target))
+    assert [line["digest"] for line in desk.records()] == [desk.recipes[1].digest] * 2
+
+
+def test_a_file_is_recorded_before_it_takes_its_place(desk):
+    desk.path.mkdir(parents=True)  # which no file can replace
+    assert not desk.writer.finish(desk.state())
+    done, failed = desk.records()
+    assert (done["status"], failed["status"]) == ("done", "failed")
+    assert failed["reason"] == f"{desk.path}: {os.strerror(errno.EISDIR)}"
+    assert list(desk.path.parent.iterdir()) == [desk.path]
+    # The failure takes back what was said.
+    assert read_records(desk.results).of_file(str(desk.path)) is None
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("suffix", ["npy", "npz"])
+def test_a_file_holds_the_features_as_they_came(desk, suffix, dtype):
+    desk.path = desk.path.with_suffix(f".{suffix}")
+    assert desk.writer.finish(desk.state(FEATURES.astype(dtype)))
+    found = np.load(desk.path, allow_pickle=False)
+    found = found if suffix == "npy" else found["features"]
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, FEATURES)
+
+
+def test_an_npz_says_of_what_it_is_made_and_with_what(desk):
+    assert desk.writer.finish(desk.state())
+    with np.load(desk.path, allow_pickle=False) as file:
+        np.testing.assert_array_equal(file["timestamps"], [0.5, 1.5, 2.5])
+        provenance = json.loads(str(file["provenance"]))
+    recipe = desk.recipes[0]
+    assert provenance == VIDEO | FACTS | {
+        "settings": json.loads(json.dumps(recipe.numerics)),
+        "digest": recipe.digest,
+        "weights": "aaaaaaaa",
+        "device": "cpu",
+        "video_path": "a.mp4",
+        "sample_aspect_ratio": "16/15",
+    }
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({}, []),
+        ({"messages": ("bad frame", "again")}, ["  but   a.mp4: ffmpeg says: bad frame"]),
+        (
+            {"messages": ("bad frame",), "warning": "ends at 3 s of 6 s"},
+            ["  but   a.mp4: ends at 3 s of 6 s"],
+        ),
+    ],
+)
+def test_a_file_that_is_done_with_a_but_is_told_of(desk, caplog, more, told):
+    caplog.set_level("INFO")
+    assert desk.writer.finish(desk.state(decoded=DECODED._replace(**more)))
+    first, *others = caplog.messages
+    assert first.startswith("done    a.mp4: 3 x 4 in ")
+    assert others == told
+    (line,) = desk.records()
+    assert line["ffmpeg_lines"] == list(more.get("messages", ()))
+    assert line["reason"] == more.get("warning", "")
+
+
+@pytest.mark.parametrize("stale", [True, False])
+def test_a_video_that_fails_is_recorded_with_what_ffmpeg_said(desk, caplog, stale):
+    target = make_target("a.mp4", desk.path, stale=stale)
+    line = desk.failure(VideoError("no video stream", ["line 1", "line 2"]), target=target)
+    assert line.pop("time") > 0
+    assert line.pop("seconds") >= 0
+    assert line == VIDEO | {
+        "status": "failed",
+        "feature_path": str(desk.path),
+        "video_path": "a.mp4",
+        "digest": desk.recipes[0].digest,
+        "weights": "aaaaaaaa",
+        "stale": stale,
+        "reason": "no video stream",
+        "ffmpeg_lines": ["line 1", "line 2"],
+        "duration_seconds": 2.96,
+    }
+    assert caplog.messages == ["FAILED  a.mp4: no video stream"]
+
+
+def test_a_failure_leaves_the_file_of_before(desk):
+    desk.path.parent.mkdir()
+    desk.path.write_text("old")
+    assert not desk.writer.finish(desk.state(error=VideoError("broken")))
+    assert desk.path.read_text() == "old"
+
+
+def test_a_target_that_could_not_begin_is_recorded_all_the_same(desk):
+    line = desk.failure(VideoError("no such file"), begun=None, decoded=Decoded())
+    assert (line["video_size"], line["video_mtime_ns"]) == (None, None)
+    assert line["duration_seconds"] is None
+    assert (line["video_path"], line["reason"]) == ("a.mp4", "no such file")
+
+
+def test_a_file_that_cannot_be_written_is_named_in_its_failure(desk):
+    desk.path.parent.write_text("in the way")
+    line = desk.failure(None)
+    assert line["reason"] == f"{desk.path}: {os.strerror(errno.EEXIST)}"
+    assert line["ffmpeg_lines"] == []
+
+
+def test_an_error_of_the_system_without_a_number_keeps_its_words(desk):
+    assert desk.failure(OSError("gone away"))["reason"] == f"{desk.path}: gone away"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_ends_the_job(desk, number):
+    with pytest.raises(UserError, match=r"The job ends here; .* Make room, and run again") as found:
+        desk.writer.finish(desk.state(error=OSError(number, os.strerror(number))))
+    assert str(found.value).startswith(f"{desk.path}: {os.strerror(number)}. ")
+    assert desk.records() == []  # it is as pending as it was
+
+
+def test_an_error_that_nobody_thought_of_costs_one_row_and_is_logged_whole(desk, caplog):
+    line = desk.failure(KeyError("x"))
+    assert line["reason"] == "KeyError: 'x'"
+    failed, unexpected = caplog.records
+    assert failed.getMessage() == "FAILED  a.mp4: KeyError: 'x'"
+    assert unexpected.getMessage() == "unexpected error in a.mp4"
+    assert unexpected.exc_info[0] is KeyError
+
+
+def test_a_feature_that_is_missing_is_such_an_error(desk):
+    decoded = DECODED._replace(num_clips=4)
+    assert "3 features of 4 clips" in desk.failure(None, decoded=decoded)["reason"]
+
+
+@pytest.mark.parametrize(
+    ("l2_normalize", "half_precision", "hint"),
+    [
+        (True, True, "try `precision: float32`"),
+        (True, False, "try `precision: float32`"),
+        (False, False, "try `precision: float32`"),
+        (False, True, "try `precision: float32` or `half_precision: false`"),
+    ],
+)
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_a_feature_that_is_not_finite_is_a_failure_with_what_may_help(
+    tmp_path, recorder, l2_normalize, half_precision, hint, number
+):
+    desk = Desk(tmp_path, recorder, l2_normalize=l2_normalize, half_precision=half_precision)
+    features = FEATURES.copy()
+    features[1, 2] = number
+    assert not desk.writer.finish(desk.state(features))
+    (line,) = desk.records()
+    assert line["reason"] == f"a feature is not a finite number: {hint}"
+    assert not desk.path.exists()
+
+
+@pytest.fixture
+def full(desk, recorder) -> Iterator[None]:
+    """No file can grow beyond what the records have by now, and a feature file has not."""
+    recorder.write({"time": 1.0, "status": "process", "settings": {"x": "y" * 100_000}})
+    (path,) = (desk.results / "records").iterdir()
+    limit, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size, most))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
+
+
+@pytest.mark.usefixtures("full")
+def test_records_that_cannot_be_written_end_the_job_and_change_no_file(desk):
+    desk.path.parent.mkdir()
+    desk.path.write_text("old")
+    with pytest.raises(UserError, match="records cannot be written: File too large"):
+        desk.writer.begin(desk.state())
+    for error in (None, VideoError("broken"), KeyError("x")):
+        with pytest.raises(UserError, match="records cannot be written: File too large"):
+            desk.writer.finish(desk.state(error=error))
+    assert desk.path.read_text() == "old"
+    assert list(desk.path.parent.iterdir()) == [desk.path]
+
+
+def test_records_tell_the_length_of_features_before_they_are_normalised(workflow, real_clips):
+    workflow.write_rows((real_clips["bikes"], "features/bikes.npy"))
+    workflow.run()
+    (workflow.folder / "features" / "bikes.npy").unlink()
+    workflow.run(l2_normalize="false", results="results/raw", half_precision="false")
+    raw = workflow.features()["bikes"]
+    for results in ("results", "results/raw"):
+        lines = next((Path(workflow.folder) / results / "records").glob("*")).read_text()
+        (done,) = (e for e in map(json.loads, lines.splitlines()) if e["status"] == "done")
+        assert done["mean_norm"] == pytest.approx(np.linalg.norm(raw, axis=1).mean(), rel=1e-3)
+        assert (done["width"], done["height"], done["codec"]) == (640, 272, "h264")

@@ -1,0 +1,216 @@
+"""The manifest says of each row what the disk and the records know."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from small_collection import SmallCollection
+from videofeatures.planning import plan
+from videofeatures.planning.plan import Request
+from videofeatures.report import manifest
+from videofeatures.report.manifest import describe_counts, try_write_manifest, write_manifest
+
+
+@pytest.fixture
+def collection(tmp_path) -> SmallCollection:
+    return SmallCollection(tmp_path)
+
+
+@pytest.fixture
+def five(collection) -> SmallCollection:
+    """A row of each state, and one that was made elsewhere."""
+    collection.add("pending", "missing", "failed", "done", "elsewhere")
+    collection.video("missing").unlink()
+    collection.fail("failed")
+    collection.make("done")
+    collection.feature("elsewhere").write_text("features")
+    return collection
+
+
+STATES = {
+    "pending": "pending",
+    "missing": "missing",
+    "failed": "failed",
+    "done": "done",
+    "elsewhere": "done",
+}
+
+
+def states(collection: SmallCollection) -> dict[str, str]:
+    return {name: line["state"] for name, line in collection.manifest().items()}
+
+
+def line_of(collection: SmallCollection, name: str, **changes: object) -> dict[str, str]:
+    write_manifest(collection.plan(**changes))
+    return collection.manifest()[name]
+
+
+def test_each_row_has_its_state_in_the_order_of_the_csv(five):
+    counts = write_manifest(five.plan())
+    assert counts == {"done": 2, "failed": 1, "missing": 1, "pending": 1}
+    assert list(states(five).items()) == list(STATES.items())
+    assert [line["video_path"] for line in five.manifest().values()] == [
+        str(five.video(name)) for name in STATES
+    ]
+
+
+def test_every_line_has_all_columns(five):
+    write_manifest(five.plan())
+    with open(five.results / "manifest.csv", newline="", encoding="utf-8") as file:
+        header, *lines = csv.reader(file)
+    assert header == list(manifest.COLUMNS)
+    assert {len(line) for line in lines} == {len(header)}
+    assert set(STATES.values()) == set(manifest.STATES)
+
+
+def test_a_row_that_is_not_done_says_why(five):
+    write_manifest(five.plan())
+    reasons = {name: line["reason"] for name, line in five.manifest().items()}
+    assert reasons == {
+        "pending": plan.MISSING,
+        "missing": "no such file",
+        "failed": "broken",
+        "done": "",
+        "elsewhere": "",
+    }
+    assert {line["stale"] for line in five.manifest().values()} == {""}
+
+
+FACTS = {
+    "num_features": 3,
+    "feature_dim": 1280,
+    "duration_seconds": 2.5,
+    "seconds": 0.25,
+    "ffmpeg_lines": ["line 1", "line 2"],
+}
+
+
+def test_a_row_that_is_done_has_the_facts_of_its_file(collection):
+    collection.add("a")
+    collection.make("a", reason="ends at 3 s of 6 s", **FACTS)
+    line = line_of(collection, "a")
+    assert (line["state"], line["reason"]) == ("done", "ends at 3 s of 6 s")
+    told = FACTS | {"ffmpeg_lines": "line 1 | line 2"}
+    assert {name: line[name] for name in FACTS} == {k: str(v) for k, v in told.items()}
+
+
+def test_a_row_that_failed_has_the_facts_of_its_failure(collection):
+    collection.add("a")
+    collection.fail("a", duration_seconds=2.5, seconds=0.0, ffmpeg_lines=["line 1"])
+    line = line_of(collection, "a")
+    assert (line["duration_seconds"], line["seconds"]) == ("2.5", "0.0")
+    assert (line["num_features"], line["ffmpeg_lines"]) == ("", "line 1")
+
+
+def test_a_row_that_has_changed_since_it_failed_is_pending_and_has_no_facts(collection):
+    collection.add("a")
+    collection.fail("a", duration_seconds=2.5)
+    collection.video("a").write_text("another video")
+    line = line_of(collection, "a")
+    assert (line["state"], line["reason"]) == ("pending", plan.MISSING)
+    assert line["duration_seconds"] == ""
+
+
+def test_a_row_whose_file_is_stale_says_why_whatever_its_state(collection):
+    collection.add("pending", "failed", "missing")
+    for name in ("pending", "failed"):
+        collection.make(name)
+        collection.video(name).write_text("another video")
+    collection.fail("failed", stale=True)
+    collection.make("missing", interpolation="bicubic")
+    collection.video("missing").unlink()
+    write_manifest(collection.plan())
+    assert states(collection) == {name: name for name in ("pending", "failed", "missing")}
+    lines = collection.manifest()
+    assert (lines["pending"]["stale"], lines["pending"]["reason"]) == (plan.CHANGED, plan.CHANGED)
+    assert (lines["failed"]["stale"], lines["failed"]["reason"]) == (plan.CHANGED, "broken")
+    told = f"{plan.OTHER_SETTINGS} (interpolation: bicubic → bilinear)"
+    assert (lines["missing"]["stale"], lines["missing"]["reason"]) == (told, "no such file")
+
+
+def test_a_row_that_is_not_tried_again_has_failed(collection):
+    collection.add("a", "b")
+    collection.fail("a", duration_seconds=2.5)
+    line = line_of(collection, "a", retry_failed=False)
+    assert (line["state"], line["reason"]) == ("failed", "broken")
+    assert line["duration_seconds"] == "2.5"
+    assert states(collection) == {"a": "failed", "b": "pending"}
+
+
+def test_paths_and_reasons_come_back_as_they_were(collection):
+    name = 'a, "é"'
+    collection.add(name)
+    collection.fail(name, 'reason, "quoted"')
+    assert line_of(collection, name)["reason"] == 'reason, "quoted"'
+
+
+def test_counts_of_all_states_are_said_with_the_place_of_the_file(five):
+    told = describe_counts(write_manifest(five.plan()), five.results)
+    place = f"{five.results / 'manifest.csv'} lists every row"
+    assert told == f"2 done, 1 failed, 1 missing, 1 pending: {place}"
+
+
+@pytest.mark.parametrize(
+    "request_of",
+    [
+        lambda five: Request(feature_paths=frozenset([str(five.feature("failed"))])),
+        lambda five: Request(forced=frozenset([str(five.feature("done"))])),
+    ],
+    ids=["asked for", "forced"],
+)
+def test_a_plan_that_is_not_whole_is_made_anew(five, request_of):
+    part = five.plan(request_of(five))
+    told = try_write_manifest(five.config, part)
+    assert told.startswith("2 done, 1 failed, 1 missing, 1 pending: ")
+    assert states(five) == STATES
+
+
+def test_a_whole_plan_is_taken_as_it_is_and_without_one_it_is_made(five):
+    whole = five.plan()
+    five.make("pending")
+    assert "2 done, 1 failed, 1 missing, 1 pending" in try_write_manifest(five.config, whole)
+    assert "3 done, 1 failed, 1 missing, 0 pending" in try_write_manifest(five.config)
+
+
+def remove_csv(collection: SmallCollection) -> str:
+    Path(collection.config["videos"]).unlink()
+    return "videos.csv: no such file"
+
+
+def spoil_csv(collection: SmallCollection) -> str:
+    Path(collection.config["videos"]).write_text("a,b\n")
+    return "must name the columns video_path and feature_path"
+
+
+def put_folder_in_the_way(collection: SmallCollection) -> str:
+    (collection.results / "manifest.csv").mkdir()
+    return "Is a directory"
+
+
+@pytest.mark.parametrize("spoil", [remove_csv, spoil_csv, put_folder_in_the_way])
+def test_what_cannot_be_written_is_said_and_that_is_all(five, spoil):
+    before = set(five.results.iterdir())
+    told_of = spoil(five)
+    before |= set(five.results.glob("manifest.csv"))
+    told = try_write_manifest(five.config)
+    assert told.startswith("the manifest cannot be written: ")
+    assert told_of in told
+    assert set(five.results.iterdir()) == before
+
+
+def test_a_manifest_is_replaced_only_by_another_one(five):
+    try_write_manifest(five.config)
+    before = five.manifest()
+    remove_csv(five)
+    assert "cannot be written" in try_write_manifest(five.config)
+    assert five.manifest() == before
+
+
+def test_a_manifest_of_no_rows_has_its_columns(collection):
+    collection.add()
+    assert write_manifest(collection.plan()) == {}
+    text = (collection.results / "manifest.csv").read_text(encoding="utf-8")
+    assert text == ",".join(manifest.COLUMNS) + "\n"

@@ -1,0 +1,121 @@
+"""A look at features and videos: copies, a map, and some in detail."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from conftest import make_clip
+from videofeatures.networks.backbones import BACKBONES
+from videofeatures.report import samples
+
+LITE = BACKBONES["efficientnet_lite0"].view
+
+
+def test_copies_are_found_and_each_is_shown_once():
+    random = np.random.default_rng(0)
+    means = random.normal(size=(40, 64)).astype(np.float32)
+    means[1] = means[0] * 3  # a copy, at another length
+    means[30] = means[0] + 0.001
+    means[21] = means[20]
+    features = samples.Features([f"{k}.npy" for k in range(40)], means)
+    pairs = samples.find_pairs(features, 10)
+    found = {frozenset((pair.first, pair.second)): pair for pair in pairs}
+    assert frozenset(("20.npy", "21.npy")) in found
+    (other,) = (pair for pair in pairs if "20.npy" not in (pair.first, pair.second))
+    assert {other.first, other.second} < {"0.npy", "1.npy", "30.npy"}
+    assert (other.num_more, len(pairs)) == (1, 2)
+    assert samples.find_pairs(features, 1) == pairs[:1]
+
+
+def test_candidates_are_videos_of_one_length():
+    seconds = pd.Series(
+        {"a": 10.0, "b": 300.02, "c": 10.04, "d": 300.0, "e": 77.0, "f": None, "g": 0.5, "h": 0.5}
+    )
+    done = pd.DataFrame({"duration_seconds": seconds})
+    assert sorted(samples.find_candidates(done, 100)) == ["a", "b", "c", "d"]
+    assert len(samples.find_candidates(done, 2)) == 2
+
+
+@pytest.mark.parametrize("num_videos", [2, 3, 5, 50])
+def test_a_map_has_a_place_for_each_video_near_those_that_are_alike(num_videos):
+    random = np.random.default_rng(0)
+    centres = random.normal(size=(2, 32)) * 10
+    group = np.arange(num_videos) % 2
+    means = (centres[group] + random.normal(size=(num_videos, 32))).astype(np.float32)
+    points = samples.make_map(means)
+    assert points.shape == (num_videos, 2)
+    assert np.isfinite(points).all()
+    if num_videos == 50:
+        distance = np.linalg.norm(points[:, None] - points[None], axis=2)
+        np.fill_diagonal(distance, np.inf)
+        assert (group[distance.argmin(axis=1)] == group).all()
+
+
+def test_rows_without_times_are_given_those_of_the_backbone():
+    np.testing.assert_allclose(samples.times_of_rows(3, LITE), [0.5, 1.5, 2.5])
+    times = samples.times_of_rows(2, BACKBONES["resnext101"].view)
+    np.testing.assert_allclose(times, [8 / 24, 24 / 24])
+
+
+def test_a_long_video_is_shown_by_some_of_its_rows(tmp_path):
+    features = np.random.default_rng(0).normal(size=(1000, 16)).astype(np.float16)
+    np.save(tmp_path / "a.npy", features)
+    sample = samples.read_sample(
+        "a.mp4", str(tmp_path / "a.npy"), LITE, num_pictures=10, classifier=None, mean_norm=1
+    )
+    assert sample.num_rows == 1000
+    assert len(sample.times) <= samples.MAX_ROWS_SHOWN
+    assert len(sample.picture_times) == 10
+    assert (sample.times[0], sample.picture_times[0]) == (0.5, 0.5)
+    unit = features[::7].astype(float)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    np.testing.assert_allclose(sample.similarity, unit @ unit.T, atol=1e-5)
+
+
+def test_means_are_read_of_what_is_like_most_files(tmp_path):
+    arrays = {
+        "b": np.array([[1, 2], [3, 4]], np.float16),
+        "a": np.array([[5, 6]], np.float32),
+        "another network": np.ones((2, 3), np.float16),
+        "not finite": np.array([[np.nan, 1]], np.float16),
+        "no rows of numbers": np.ones(2, np.float16),
+    }
+    for name, array in arrays.items():
+        np.save(tmp_path / f"{name}.npy", array)
+    (tmp_path / "none.npy").write_text("not NumPy's")
+    paths = [str(tmp_path / f"{name}.npy") for name in (*arrays, "none", "gone")]
+    features = samples.read_means(paths, max_seconds=60)
+    assert features.paths == [str(tmp_path / "a.npy"), str(tmp_path / "b.npy")]
+    np.testing.assert_array_equal(features.means, [[5, 6], [2, 3]])
+
+
+def test_what_many_videos_have_in_common_makes_none_of_them_alike():
+    random = np.random.default_rng(0)
+    means = 100 + random.normal(size=(samples.MIN_CENTRED, 64)).astype(np.float32)
+    unit = samples.centre(means)
+    np.testing.assert_allclose(np.linalg.norm(unit, axis=1), 1, rtol=1e-5)
+    assert (unit @ unit.T - np.eye(len(unit))).max() < 0.5
+    few = samples.centre(means[:-1])  # whose mean says nothing
+    assert (few @ few.T).min() > 0.99
+
+
+def test_pictures_are_taken_of_videos_that_can_be_read(tmp_path):
+    clip = make_clip(tmp_path / "a.mp4")
+    (tmp_path / "broken.mp4").write_text("not a video")
+    wanted = {
+        "a.npy": (str(clip), [0.5, 1.5]),
+        "broken.npy": (str(tmp_path / "broken.mp4"), [0.5]),
+        "gone.npy": (str(tmp_path / "gone.mp4"), [0.5]),
+    }
+    options = {"height": 20, "max_seconds": 60, "local_files_only": True}
+    (found,) = samples.take_pictures(wanted, **options).items()
+    assert found[0] == "a.npy"
+    assert [url[:16] for url in found[1]] == ["data:image/jpeg;"] * 2
+
+
+def test_nothing_that_can_be_read_is_nothing(tmp_path):
+    (tmp_path / "empty.npy").touch()
+    features = samples.read_means([str(tmp_path / "empty.npy")], max_seconds=60)
+    assert (features.paths, len(features.means)) == ([], 0)
