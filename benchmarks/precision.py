@@ -27,7 +27,6 @@ from videofeatures.networks.backbones import BACKBONES
 from videofeatures.networks.network import (
     DTYPES,
     Network,
-    choose_batch_size,
     choose_device,
     choose_dtype,
     is_slow,
@@ -64,7 +63,7 @@ def clips_per_second(name: str, precision: str) -> float:
     dtype = choose_dtype(precision, device)
     weights_path = prepare_weights(find_weights(name, "random"))
     network = Network(BACKBONES[name], weights_path, device=device, dtype=dtype)
-    batch = np.zeros((choose_batch_size(device, dtype), *SHAPES[name]), np.uint8)
+    batch = np.zeros((network.batch_size, *SHAPES[name]), np.uint8)
     network.features(batch)  # not counted: set-up
     count, started = 0, time.monotonic()
     while (seconds := time.monotonic() - started) < SECONDS:

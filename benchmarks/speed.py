@@ -49,7 +49,6 @@ from videofeatures.networks.fused import FusedConv, is_onednn_supported
 from videofeatures.networks.network import (
     DTYPES,
     Network,
-    choose_batch_size,
     choose_device,
     choose_dtype,
     is_slow,
@@ -191,7 +190,9 @@ def run_network(shapes: Counter, backbone: Backbone, weights: Path, precision: s
     Args:
         shapes: of frames or clips, see `count_shapes`.
     """
-    network, batch_size = load(backbone, weights, precision)
+    device = choose_device()
+    network = Network(backbone, weights, device=device, dtype=choose_dtype(precision, device))
+    batch_size = network.batch_size
     for shape in shapes:
         network.features(np.zeros((batch_size, *shape), np.uint8))  # not counted: set-up
     rng = np.random.default_rng(0)
@@ -247,14 +248,6 @@ def peak_gflops(network: Network) -> float:
             layer(x)[0, 0, 0, 0].item()
             rates.append(2 * 9 * channels**2 * side**2 / (time.monotonic() - started) / 1e9)
     return max(rates)
-
-
-def load(backbone: Backbone, weights: Path, precision: str) -> tuple[Network, int]:
-    """Return a network as a job loads it, and its batch size."""
-    device = choose_device()
-    dtype = choose_dtype(precision, device)
-    network = Network(backbone, weights, device=device, dtype=dtype)
-    return network, choose_batch_size(device, dtype)
 
 
 def count_shapes(csv: Path, backbone: Backbone) -> Counter:

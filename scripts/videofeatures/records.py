@@ -21,13 +21,12 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Required, TypedDict, cast, get_args
+from typing import Any, Literal, NamedTuple, Required, TypedDict, cast
 
 from videofeatures.errors import UserError
 from videofeatures.files import hash_file
 
 RowStatus = Literal["started", "done", "failed"]
-ROW_STATUSES: tuple[RowStatus, ...] = get_args(RowStatus)
 
 
 class RowFacts(TypedDict, total=False):

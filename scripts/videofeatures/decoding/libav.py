@@ -11,11 +11,11 @@ from videofeatures.decoding.process import ReadTimeout
 from videofeatures.decoding.worker_pool import WorkerPool
 
 
-class Libav:
+class Libav(WorkerPool):
     """Asks libav about files, for several threads at a time.
 
-    Each method raises what `WorkerPool.call` does; that of the same name, in `probe`, `skipping`
-    or `truncation`, documents the rest. To be closed, or not: see `WorkerPool`.
+    Each method raises what `call` does; that of the same name, in `probe`, `skipping` or
+    `truncation`, documents the rest.
     """
 
     def __init__(self, read_timeout: ReadTimeout, *, local_files_only: bool = True):
@@ -25,37 +25,27 @@ class Libav:
             read_timeout: how long libav may show no sign of life.
             local_files_only: see `input_options`.
         """
-        self._workers = WorkerPool(read_timeout)
+        super().__init__(read_timeout)
         self._local_files_only = local_files_only
-
-    def __enter__(self) -> Libav:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End the workers, without waiting for one that does not answer."""
-        self._workers.close()
 
     def probe_video(self, path: str) -> VideoMetadata | None:
         """Return a video's metadata; None if none of its frames can be decoded."""
-        return self._workers.call("probe_video", _parse_metadata, **self._file(path))
+        return self.call("probe_video", _parse_metadata, **self._file(path))
 
     def read_duration(self, path: str) -> float | None:
         """Return a video's seconds as its header says; None if it does not say."""
-        return self._workers.call("read_duration", _parse_number, **self._file(path))
+        return self.call("read_duration", _parse_number, **self._file(path))
 
     def skip_filter(self, path: str, frame_rate: float) -> str | None:
         """Return the bitstream filter that skips packets; None if there are none to skip."""
         file = self._file(path)
-        return self._workers.call("skip_filter", _parse_text, **file, frame_rate=frame_rate)
+        return self.call("skip_filter", _parse_text, **file, frame_rate=frame_rate)
 
     def find_truncation(
         self, path: str, metadata: VideoMetadata, num_frames: int, frame_rate: float
     ) -> str | None:
         """Return what is missing at a video's end; None if nothing is."""
-        return self._workers.call(
+        return self.call(
             "find_truncation",
             _parse_text,
             **self._file(path),

@@ -18,7 +18,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from videofeatures.decoding.process import (
     LAST_SECONDS,
@@ -68,7 +68,7 @@ class WorkerPool:
         self._busy: set[_Worker] = set()
         self._is_closed = False
 
-    def __enter__(self) -> WorkerPool:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
