@@ -5,12 +5,17 @@
 `config/README.md` documents the configuration, `scripts/videofeatures` does the work.
 """
 
+import os
+
 from snakemake.utils import min_version
 
 min_version("9.27")
 
 
-configfile: "config/config.yaml"
+# Elsewhere, that of this workflow is taken.
+if os.path.exists("config/config.yaml"):
+
+    configfile: "config/config.yaml"
 
 
 # The first checks the input and plans; the rules below ask it.

@@ -77,7 +77,7 @@ def preprocess(frames: torch.Tensor, backbone: Backbone) -> torch.Tensor:
 @torch.no_grad()
 def main() -> None:
     """Extract a CSV, and print a line of JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--csv", required=True)
     parser.add_argument("--backbone", required=True)
     parser.add_argument("--weights", required=True, help="file of the network's weights")

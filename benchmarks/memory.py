@@ -34,7 +34,7 @@ def make_clip(path: Path, seconds: int, size: str, rate: int) -> None:
 
 def main() -> None:
     """Print a line for each case."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--backbone", default="efficientnet_lite0")
     parser.add_argument("--weights", default="auto")
     parser.add_argument("--videos", type=int, default=1, help="copies that one job decodes at once")

@@ -104,7 +104,7 @@ def measure(clips: Path) -> str:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--clips", type=Path, default=Path("demo/clips"))
     print(measure(parser.parse_args().clips))
 

@@ -393,7 +393,7 @@ def default_precisions() -> list[str]:
 
 def main() -> None:
     """Print the tables, and save them with all figures."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--sets", nargs="+", choices=SETS, default=["long", "mix", "short", "real"])
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--precisions", nargs="+", default=default_precisions())

@@ -20,8 +20,8 @@ import sys
 from math import ceil
 from pathlib import Path
 
-import yaml
-from snakemake.cli import parse_args
+from snakemake.cli import parse_args, parse_config
+from snakemake.common.configfile import load_configfile
 from snakemake.exceptions import WorkflowError
 from snakemake.io import ancient, sourcecache_entry
 from snakemake.sourcecache import HostingProviderFile
@@ -35,7 +35,13 @@ def find_root():
     """
     folder = workflow.current_basedir
     if folder.is_local:
-        return Path(str(folder)).parent
+        root = Path(str(folder)).parent
+        if set("{}") & set(str(root)):
+            raise WorkflowError(
+                f"{root}: Snakemake takes the braces in this name for those of wildcards. Rename "
+                "the folder"
+            )
+        return root
     if not isinstance(folder, HostingProviderFile):
         raise WorkflowError(f"{folder}: take this workflow from a clone, or by github(...)")
     for item in folder.hosted_repo.repo.commit(folder.ref).tree.traverse():
@@ -50,11 +56,12 @@ ROOT = find_root()
 SCRIPTS = ROOT / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from videofeatures.errors import UserError
+from videofeatures.command_line import read_config_file
+from videofeatures.errors import UserError, describe_os_error
 from videofeatures.monitoring.progress import Display
 from videofeatures.planning import jobs
 from videofeatures.planning.plan import Request
-from videofeatures.settings import parse_values
+from videofeatures.settings import defaults, parse_values, text_keys
 from videofeatures.workflow.run import Run
 
 # Threads of a job on a cluster, where a run has no number of cores to share out.
@@ -136,6 +143,28 @@ def get_end_mark(wildcards):
     return sourcecache_entry(needed or ancient(config["videos"]), "its job")
 
 
+def as_typed(given):
+    """Return a configuration in which text stands as it was typed, where Snakemake made something
+    else of it: of `001` a number, of `on` true.
+
+    Only what still is what Snakemake made of it: a module's configuration may be another one. A
+    process that Snakemake starts for a job is given the same files and the same words.
+    """
+    typed = {}
+    for path in [*workflow.configfiles, *workflow.overwrite_configfiles]:
+        with contextlib.suppress(UserError):  # YAML of templates, say, which Snakemake has read
+            for key, text in read_config_file(path).items():
+                typed[key] = text, load_configfile(path).get(key)
+    for entry in ARGS.config or []:
+        key, text = entry.split("=", 1)
+        typed[key] = text, parse_config([entry])[key]
+    return given | {
+        key: typed[key][0]
+        for key in text_keys() & typed.keys() & given.keys()
+        if repr(given[key]) == repr(typed[key][1])
+    }
+
+
 # Snakemake's own view of its command line: `workflow` has it too late.
 with contextlib.redirect_stderr(io.StringIO()):
     ARGS = parse_args(sys.argv[1:])[1]
@@ -145,9 +174,14 @@ PYTHON = "python" if workflow.deployment_settings.deployment_method else sys.exe
 
 DISPLAY = Display(functools.partial(print, file=sys.stderr, flush=True), sys.stderr)
 
-# A module's configuration is all that its user gives: what he leaves out is as it is here.
-with open(ROOT / "config" / "config.yaml", encoding="utf-8") as file:
-    config = parse_values((yaml.safe_load(file) or {}) | config)
+# A module's configuration is all that its user gives, and a file may name some keys only: what is
+# left out is as it is here.
+try:
+    config = parse_values(
+        defaults() | read_config_file(ROOT / "config" / "config.yaml") | as_typed(config)
+    )
+except UserError as error:
+    raise WorkflowError(str(error))
 paths = workflow.modifier.path_modifier
 if paths.prefix or paths.modifies_prefixes:
     raise WorkflowError(
@@ -158,12 +192,20 @@ if paths.prefix or paths.modifies_prefixes:
 # A plan is millions of objects, and all of them stay: to look for garbage among them, again
 # and again while Snakemake builds its graph, is a fifth of the time (measured).
 gc.disable()
+if workflow.is_main_process and sys.getfilesystemencoding() != "utf-8":
+    raise WorkflowError(
+        f"the locale of this shell has names of files in {sys.getfilesystemencoding()}, the CSV in "
+        "UTF-8: those that are not ASCII would not be found. Type `export PYTHONUTF8=1`, and "
+        "start again"
+    )
 RUN = Run(config, DISPLAY)
 if workflow.is_main_process:
     try:
         RUN.plan(get_request(), num_gpus=get_num_gpus(), num_threads=get_num_threads())
     except UserError as error:
         raise WorkflowError(str(error))
+    except OSError as error:
+        raise WorkflowError(describe_os_error(error))
     if RUN.has_stale_targets:
         # Newer than any feature file, for as long as this process lives. The name is its own: a
         # dry-run beside a running job must not make that job's outputs older than their input.

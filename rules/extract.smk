@@ -45,7 +45,7 @@ rule extract:
     message:
         "Extract {params.rows}"
     shell:
-        "{params.python:q} {params.script:q} --job {params.job:q} --threads {threads} --log {log:q}"
+        "{params.python:q} {params.script:q} --job={params.job:q} --threads {threads} --log={log:q}"
 
 
 if workflow.is_main_process:

@@ -9,12 +9,14 @@ import atexit
 import itertools
 import logging
 
+from snakemake.common import NOTHING_TO_BE_DONE_MSG
 from snakemake.exceptions import WorkflowError
 from snakemake.io import flag, is_flagged
 from snakemake.jobs import Job
 from snakemake.logging import logger
 from snakemake_interface_logger_plugins.common import LogEvent
 
+from videofeatures.errors import describe_os_error
 from videofeatures.workflow.run import MAX_LISTED
 
 LISTED_JOBS = itertools.count()
@@ -37,6 +39,9 @@ def notice(record):
     event = getattr(record, "event", None)
     if event == LogEvent.RUN_INFO and not (ARGS.dryrun or ARGS.touch):
         start_run()
+    if record.getMessage() == NOTHING_TO_BE_DONE_MSG and not (ARGS.dryrun or ARGS.touch):
+        RUN.has_nothing_to_do()
+        RUN.end_with_process()
     if event == LogEvent.JOB_INFO and ARGS.dryrun:
         is_ours = record.rule_name in (get_rule_name("extract"), get_rule_name("feature"))
         return not is_ours or next(LISTED_JOBS) < MAX_LISTED
@@ -63,17 +68,23 @@ def start_run():
         RUN.start(whole=any(rule.is_checkpoint for rule in workflow.rules))
     except OSError as error:
         results = config["results"]
-        raise WorkflowError(f"{results}: cannot be written: {error.strerror}. No job was started")
+        problem = describe_os_error(error)
+        raise WorkflowError(f"{results}: cannot be written: {problem}. No job was started")
     RUN.end_with_process(latency_seconds=workflow.execution_settings.latency_wait)
 
 
 def end_run():
     """At the end of the run; where this is a module, at the end of the process."""
-    RUN.end(latency_seconds=workflow.execution_settings.latency_wait)
+    try:
+        RUN.end(latency_seconds=workflow.execution_settings.latency_wait)
+    except OSError as error:
+        DISPLAY.say(f"the end of the run is not whole: {describe_os_error(error)}")
 
 
 def say_plan():
     """Say what is planned; in a dry-run, below what Snakemake says of each job."""
+    if ARGS.touch:
+        DISPLAY.say("--touch makes no features, and changes nothing: what is pending stays so")
     if not ARGS.dryrun:
         DISPLAY.say(*RUN.describe())
         return

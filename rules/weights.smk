@@ -19,9 +19,9 @@ if RUN.weights and not RUN.weights.shared_path.exists():
             python=PYTHON,
             script=SCRIPTS / "prepare_weights.py",
             backbone=config["backbone"],
-            weights=config["weights"],
+            weights=lambda wildcards: config["weights"],
         message:
             "Fetch and verify the weights of {params.backbone}"
         shell:
-            "{params.python:q} {params.script:q} --backbone {params.backbone:q} "
-            "--weights={params.weights:q} --output {output:q} --log {log:q}"
+            "{params.python:q} {params.script:q} --backbone={params.backbone:q} "
+            "--weights={params.weights:q} --output={output:q} --log={log:q}"

@@ -8,14 +8,13 @@ Leaves `<results>/check.jpg`: what the network saw of the first video.
 from __future__ import annotations
 
 import argparse
-import sys
 
-from videofeatures.command_line import read_config
+from videofeatures.command_line import read_config, run_script
 
 
 def main() -> int:
     """Return the exit status: 0 ready, 1 something is to be done."""
-    _, config = read_config(argparse.ArgumentParser(description=__doc__.splitlines()[0]))
+    _, config = read_config(argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0]))
     from videofeatures.workflow.checks import check_all  # after what can be said at once
 
     num_problems = 0
@@ -26,4 +25,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script(main)

@@ -15,8 +15,10 @@ from collections.abc import Callable
 from typing import Any, get_args
 
 from videofeatures import log
-from videofeatures.errors import UserError
+from videofeatures.command_line import run_script
+from videofeatures.errors import UserError, describe_os_error
 from videofeatures.extraction.claims import remove_abandoned_claims
+from videofeatures.files import path_problem
 from videofeatures.monitoring.progress import Display
 from videofeatures.networks.backbones import BACKBONES
 from videofeatures.networks.weights import prepare_weights
@@ -27,7 +29,7 @@ from videofeatures.settings import KEYS, Config, Group, Settings
 
 BACKBONE_OF_TYPE = {"2d": "resnet152", "3d": "resnext101"}
 
-OPTIONS = [*Settings.model_fields, "weights", "results", "retry_failed"]
+OPTIONS = [*Settings.model_fields, "weights", "results", "retry_failed", "trust"]
 """Keys of the configuration that are options here, each under its own name."""
 
 ORIGINAL_NAMES = {"decoders": ["--num_decoding_thread"]}
@@ -42,7 +44,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     Raises:
         SystemExit: with a message, if an option is wrong.
     """
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--csv", help="CSV with the columns video_path,feature_path")
     source.add_argument("--job", help=argparse.SUPPRESS)
@@ -102,8 +104,9 @@ def as_config(args: argparse.Namespace) -> dict[str, Any]:
     return config
 
 
-def plan_by_hand(config: dict[str, Any]) -> Job | None:
-    """Return one job of all pending rows of a CSV, or None if there is nothing to do.
+def plan_by_hand(config: dict[str, Any]) -> list[Job]:
+    """Return a job of all pending rows of a CSV, and jobs of those that were in work when a
+    process was killed, if there are any.
 
     Raises:
         UserError: the options, the CSV or the weights cannot be used.
@@ -115,13 +118,13 @@ def plan_by_hand(config: dict[str, Any]) -> Job | None:
         plan.recipes,
         plan.config.results,
         videos_per_job=max(1, len(plan.pending)),
+        run_number=plan.run_number,
     )
     for line in plan.describe(len(jobs)):
         logger.info("%s", line)
-    if not jobs:
-        return None
-    prepare_weights(plan.weights)
-    return jobs[0]
+    if jobs:
+        prepare_weights(plan.weights)
+    return jobs
 
 
 def _levels_on_stderr(args: argparse.Namespace, display: Display) -> dict[str, int]:
@@ -153,42 +156,49 @@ def main(arguments: list[str] | None = None) -> int:
     args = parse_arguments(arguments)
     display = Display(logger.info, None if args.job else sys.stderr)
     levels = _levels_on_stderr(args, display)
-    log.start_logging(args.log, levels_on_stderr=levels, before=display.clear)
+    if args.log and (problem := path_problem(args.log)):
+        print(f"--log: {problem}", file=sys.stderr)
+        return 2
+    try:
+        log.start_logging(args.log, levels_on_stderr=levels, before=display.clear)
+    except OSError as error:
+        print(f"{args.log}: cannot be written: {error.strerror}", file=sys.stderr)
+        return 2
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _terminate)
     config = None if args.job else as_config(args)
-    job, num_failed, status = None, 0, 0
+    jobs: list[Job] = []
+    num_failed, status = 0, 0
     try:
-        job = read_job(args.job) if config is None else plan_by_hand(config)
-        if job is not None:
+        jobs = [read_job(args.job)] if config is None else plan_by_hand(config)
+        for job in jobs:
             # torch is imported only when there is something to compute.
             from videofeatures.extraction.pipeline import run_job
 
-            num_failed = run_job(job, num_threads=args.threads, display=display)
-            status = 1 if num_failed else 0
+            num_failed += run_job(job, num_threads=args.threads, display=display)
+        status = 1 if num_failed else 0
     except UserError as error:
         logger.error("%s", error)
+        status = 2
+    except OSError as error:
+        logger.error("%s", describe_os_error(error))
         status = 2
     except KeyboardInterrupt as error:
         logger.error("interrupted; what is done is kept, and the next run does the rest")
         status = 128 + (error.args[0] if isinstance(error, Terminated) else signal.SIGINT)
-    if job and num_failed:
+    if num_failed:
         logging.getLogger(log.ALL).error(
             "%d of %d videos failed; the reasons are above and in the records. The next run tries "
             "them again",
             num_failed,
-            len(job.targets),
+            sum(len(job.targets) for job in jobs),
         )
-    if config and job:
-        remove_abandoned_claims(target.feature_path for target in job.targets)
-    if config and (job or not status):
+    if config and jobs:
+        remove_abandoned_claims(target.feature_path for job in jobs for target in job.targets)
+    if config and (jobs or not status):
         logger.info("%s", try_write_manifest(config))
     return status
 
 
 if __name__ == "__main__":
-    status = main()
-    logging.shutdown()
-    # To take torch apart would be a second of work (measured) and free nothing that the end
-    # of the process does not.
-    os._exit(status)
+    run_script(main)

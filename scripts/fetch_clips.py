@@ -54,7 +54,7 @@ def _sha256(content: bytes) -> str:
 
 def main() -> None:
     """Fetch the clips, and write a CSV that asks for their features."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--folder", type=Path, required=True, help="where the clips go")
     parser.add_argument("--csv", type=Path, required=True, help="CSV to write")
     parser.add_argument("--features", type=Path, required=True, help="where features will go")

@@ -11,7 +11,9 @@ import argparse
 import os
 import sys
 
+from videofeatures.command_line import run_script
 from videofeatures.errors import UserError
+from videofeatures.files import path_problem
 from videofeatures.planning.collection import VIDEO_SUFFIXES, find_videos, make_rows, write_rows
 from videofeatures.planning.rows import FEATURE_SUFFIXES, Row, read_rows
 
@@ -22,7 +24,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     Raises:
         SystemExit: with a message, if an option is wrong.
     """
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
         "videos",
         nargs="+",
@@ -72,7 +74,9 @@ def main(arguments: list[str] | None = None) -> int:
             f".{name.strip().lstrip('.').lower()}" for name in args.extensions.split(",")
         )
     try:
-        root_of = find_videos(args.videos, suffixes=suffixes, stdin=sys.stdin)
+        if problem := path_problem(args.csv):
+            raise UserError(f"--csv: {problem}")
+        root_of = find_videos(args.videos, suffixes=suffixes, stdin=sys.stdin.buffer)
         rows = make_rows(
             root_of, args.features, suffix=args.suffix, keep_extension=args.keep_extension
         )
@@ -90,4 +94,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script(main)

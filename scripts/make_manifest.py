@@ -8,16 +8,15 @@ A run does it at its end; this does it at any time, also beside a run:
 from __future__ import annotations
 
 import argparse
-import sys
 
-from videofeatures.command_line import read_config, run_and_print
+from videofeatures.command_line import read_config, run_and_print, run_script
 from videofeatures.planning.plan import make_plan
 from videofeatures.report.manifest import describe_counts, write_manifest
 
 
 def main() -> int:
     """Return the exit status: 0 written, 2 the input cannot be used."""
-    _, config = read_config(argparse.ArgumentParser(description=__doc__.splitlines()[0]))
+    _, config = read_config(argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0]))
 
     def make() -> str:
         plan = make_plan(config)
@@ -27,4 +26,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script(main)

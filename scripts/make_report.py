@@ -8,14 +8,13 @@ A run does it at its end; this does it at any time, also beside a run:
 from __future__ import annotations
 
 import argparse
-import os
 
-from videofeatures.command_line import read_config, run_and_print
+from videofeatures.command_line import read_config, run_and_print, run_script
 
 
 def main() -> int:
     """Return the exit status: 0 written, 2 the input cannot be used."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
         "--keep_manifest",
         action="store_true",
@@ -33,4 +32,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    os._exit(main())  # a thread that waits for a disk must not keep the process
+    run_script(main)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 from pathlib import Path
 
-from videofeatures.errors import UserError
+from videofeatures.command_line import run_script
+from videofeatures.errors import UserError, describe_os_error
 from videofeatures.log import start_logging
 from videofeatures.networks.weights import find_weights, prepare_weights
 
@@ -16,23 +16,26 @@ logger = logging.getLogger("prepare_weights")
 
 def main(arguments: list[str] | None = None) -> int:
     """Return the exit status: 0 the file is there, 2 the weights cannot be had or do not fit."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--backbone", required=True)
     parser.add_argument("--weights", required=True, help="auto, a name, a file, or random")
     parser.add_argument("--output", required=True, type=Path, help="the file that is expected")
     parser.add_argument("--log", help="file that the messages go to as well")
     args = parser.parse_args(arguments)
-    start_logging(args.log)
     try:
+        start_logging(args.log)
         path = prepare_weights(find_weights(args.backbone, args.weights))
         if path != args.output:
             raise UserError(f"{args.weights}: has changed while the run started. Start it again")
     except UserError as error:
         logger.error("%s", error)
         return 2
+    except OSError as error:
+        logger.error("%s", describe_os_error(error))
+        return 2
     logger.info("weights ready: %s", path)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script(main)

@@ -66,6 +66,12 @@ def write_csv(path: Path, rows: list[tuple[str | Path, str | Path]]) -> Path:
     return path
 
 
+def make_feature(path: str | Path, num_features: int = 1, feature_dim: int = 2048) -> None:
+    """A feature file as some other program may have made it."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, np.ones((num_features, feature_dim), np.float16))
+
+
 def make_target(video: str | Path, feature: str | Path, **facts: object) -> Target:
     """A feature file that is missing."""
     given = {"stale": False, "reason": MISSING} | facts

@@ -96,6 +96,36 @@ def with_cover(path: Path, *, only: bool) -> Path:
     return path
 
 
+def subtitled(path: Path, codec: str) -> Path:
+    """Subtitles that last much longer than the pictures."""
+    lines = path.with_suffix(".srt")
+    lines.write_text("1\n00:00:15,000 --> 00:00:20,000\nx\n")
+    film = video(path.with_name(f"film_{path.name}"))
+    run_ffmpeg("-i", film, "-i", lines, "-map", 0, "-map", 1, "-c", "copy", "-c:s", codec, path)
+    return path
+
+
+def late_fragments(path: Path) -> Path:
+    """The end of a stream in fragments, with what tells how to decode it."""
+    folder = path.with_suffix("")
+    folder.mkdir()
+    video(folder / "a.mpd", "-f", "dash", "-seg_duration", 1)
+    parts = ("init-stream0.m4s", "chunk-stream0-00005.m4s", "chunk-stream0-00006.m4s")
+    path.write_bytes(b"".join((folder / part).read_bytes() for part in parts))
+    return path
+
+
+def segment(path: Path) -> Path:
+    late_fragments(path)
+    path.write_bytes((path.with_suffix("") / "chunk-stream0-00005.m4s").read_bytes())
+    return path
+
+
+def unknown_codec(path: Path) -> Path:
+    path.write_bytes(video(path).read_bytes().replace(b"avc1", b"zzz9"))
+    return path
+
+
 def unreadable(path: Path) -> Path:
     video(path).chmod(0)
     return path
@@ -144,8 +174,21 @@ Make = Callable[[Path], Path]
 # name: (maker, rows at one frame a second, or the reason of the failure)
 ODD: dict[str, tuple[Make, int | str]] = {
     # Broken.
-    "zero_bytes.mp4": (raw, "Invalid data found when processing input"),
-    "text.mp4": (lambda p: text(p, "no video at all\n" * 100), "Invalid data found"),
+    "zero_bytes.mp4": (raw, "an empty file: Invalid data found when processing input"),
+    "text.mp4": (
+        lambda p: text(p, "no video at all\n" * 100),
+        "text, not a video: Invalid data found",
+    ),
+    "web_page.mp4": (
+        lambda p: text(p, "<!DOCTYPE html><html>404</html>"),
+        "a web page, not a video",
+    ),
+    "message.mp4": (lambda p: text(p, '{"error": 404}'), "JSON, not a video"),
+    "lfs.mp4": (
+        lambda p: text(p, "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n"),
+        "a Git LFS pointer, not a video: run `git lfs pull`",
+    ),
+    "segment.mp4": (segment, "a segment of a stream without the init segment"),
     "cut_index_first.mp4": (lambda p: cut(video(p, *FASTSTART)), "ends at 3 s of 6 s: truncated"),
     "cut_index_last.mp4": (lambda p: cut(video(p)), "moov atom not found"),
     "cut.mkv": (lambda p: cut(video(p)), "ends at 3 s of 6 s: truncated"),
@@ -161,6 +204,19 @@ ODD: dict[str, tuple[Make, int | str]] = {
         lambda p: run_ffmpeg("-f", "lavfi", "-i", "sine=d=3", *AAC, p) or p,
         "no video stream",
     ),
+    "sound.mp4": (
+        lambda p: run_ffmpeg("-f", "lavfi", "-i", "sine=d=3", "-f", "mp3", p) or p,
+        "no video stream",
+    ),
+    "subtitles_only.mp4": (
+        lambda p: text(p, "1\n00:00:01,000 --> 00:00:02,000\nx\n"),
+        "no video stream",
+    ),
+    "drawing.mp4": (
+        lambda p: text(p, '<svg xmlns="http://www.w3.org/2000/svg"/>'),
+        "no video stream",
+    ),
+    "unknown_codec.mp4": (unknown_codec, "no decoder for the codec 'zzz9'"),
     "cover_only.m4a": (lambda p: with_cover(p, only=True), "no video stream but cover art"),
     "pipe.mp4": (pipe, "is not a file but a pipe or a device"),
     "folder.mp4": (folder, "is a folder"),
@@ -195,6 +251,9 @@ ODD: dict[str, tuple[Make, int | str]] = {
     "late_as_a_whole.mkv": (lambda p: video(p, "-output_ts_offset", 2, sound=8), 6),
     "short_sound.mp4": (lambda p: video(p, sound=2), 6),
     "long_sound.mp4": (lambda p: video(p, sound=12), 6),
+    "subtitles.mkv": (lambda p: subtitled(p, "srt"), 6),
+    "subtitles.mp4": (lambda p: subtitled(p, "mov_text"), 6),
+    "late_fragments.mp4": (late_fragments, 2),
     "rotated_90.mp4": (lambda p: rotated(p, 90), 6),
     "rotated_180.mp4": (lambda p: rotated(p, 180), 6),
     "rotated_270.mp4": (lambda p: rotated(p, 270), 6),

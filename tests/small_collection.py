@@ -6,7 +6,8 @@ from pathlib import Path
 
 import yaml
 
-from conftest import ROOT, RunFolder, make_recipe, write_csv, write_line
+from conftest import ROOT, RunFolder, make_feature, make_recipe, write_csv, write_line
+from videofeatures.networks.backbones import find_backbone
 from videofeatures.planning.plan import ALL, Plan, Request, make_plan
 from videofeatures.records import Recorder
 from videofeatures.settings import Settings
@@ -62,10 +63,14 @@ class SmallCollection(RunFolder):
                 write_line(recorder, status, self.feature(name), **of_row | facts)
             write_line(recorder, "end")
 
+    def make_feature(self, name: str, num_features: int = 1) -> None:
+        """A row's feature file, of which nobody knows."""
+        feature_dim = find_backbone(self.config["backbone"]).feature_dim
+        make_feature(self.feature(name), num_features, feature_dim)
+
     def make(self, name: str, **facts: object) -> None:
         """A row's feature file, and the record of it."""
-        self.feature(name).parent.mkdir(exist_ok=True)
-        self.feature(name).write_text("features")
+        self.make_feature(name, facts.get("num_features", 1))
         self.record(name, "done", **facts)
 
     def fail(self, name: str, reason: str = "broken", **facts: object) -> None:

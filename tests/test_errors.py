@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import pytest
 
-from videofeatures.errors import MAX_SHOWN, UserError, VideoError
+from videofeatures.errors import MAX_SHOWN, MachineError, UserError, VideoError, reading_error
 
 
 def test_a_problem_may_be_given_alone():
@@ -31,3 +34,19 @@ def test_what_ffmpeg_said_stays_beside_the_reason(lines):
     error = VideoError("no video stream", iter(lines))
     assert (str(error), error.reason) == ("no video stream", "no video stream")
     assert error.ffmpeg_lines == lines
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [
+        (errno.EACCES, VideoError),
+        (errno.ENAMETOOLONG, VideoError),
+        (errno.EIO, MachineError),
+        (errno.ESTALE, MachineError),
+        (errno.EMFILE, MachineError),
+        (errno.ENFILE, MachineError),
+    ],
+)
+def test_a_file_that_cannot_be_opened_may_be_the_machine_s_failure(number, kind):
+    error = reading_error(OSError(number, os.strerror(number)))
+    assert (type(error), error.reason) == (kind, os.strerror(number))

@@ -82,3 +82,18 @@ def test_before_a_line_on_stderr_there_is_time_to_clear_what_is_there(tmp_path):
 def test_the_loggers_are_those_that_log():
     assert writer.logger.name == log.ROWS
     assert Writer.__module__.startswith(f"{log.ALL}.")
+
+
+def test_a_full_disk_is_told_once(tmp_path):
+    told = run(tmp_path, "log.start_logging('/dev/full')")
+    problem = (
+        "/dev/full: the log cannot be written: No space left on device. What follows is not in it"
+    )
+    assert sorted(told) == sorted([problem, *LINES])
+
+
+def test_a_name_that_is_not_utf_8_can_be_logged(tmp_path):
+    call = "log.start_logging('a.log'); logging.getLogger('x').info('caf\\udce9')"
+    assert run(tmp_path, call) == [r"caf\udce9", *LINES]
+    text = (tmp_path / "a.log").read_text(encoding="utf-8")
+    assert text.splitlines() == [r"caf\udce9", *LINES]

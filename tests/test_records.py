@@ -4,6 +4,8 @@ record files are read."""
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -38,14 +40,25 @@ class History:
         assert file_hash is not None
         return file_hash
 
-    def record(self, letter: str, *statuses: str, stale: bool = False, is_killed: bool = False):
-        """Records of one process with settings of its own."""
+    def record(
+        self,
+        letter: str,
+        *statuses: str,
+        stale: bool = False,
+        is_killed: bool = False,
+        run_number: int = 0,
+        clock: float = 0,
+    ):
+        """Records of one process with settings of its own, whose clock may be wrong."""
         folder = self.results / "records"
         folder.mkdir(parents=True, exist_ok=True)
         lines = [{"status": "process", "digest": letter, "settings": {"letter": letter}}]
+        if run_number:
+            lines[0]["run_number"] = run_number
         for status in statuses:
             self.time += 1
-            line = {"time": self.time, "status": status, "feature_path": str(self.feature)}
+            time = self.time + clock
+            line = {"time": time, "status": status, "feature_path": str(self.feature)}
             line |= {"digest": letter, "weights": "w"}
             more = {"file_hash": self.hash_of(letter)} if status == "done" else {"stale": stale}
             lines.append(line | more)
@@ -202,6 +215,136 @@ def test_a_failure_is_that_of_the_last_time_or_none(history):
     assert failure() is None
 
 
+DAY = 86400
+
+
+@pytest.mark.parametrize("clock", [-DAY, DAY])
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_what_a_file_was_made_with_does_not_depend_on_clocks(history, clock, is_killed):
+    history.record("A", "started", "done", run_number=1, clock=clock)
+    history.make("A")
+    assert history.made_by() == "A"
+    history.record("B", "started", "done", stale=True, run_number=2, is_killed=is_killed)
+    if is_killed:
+        assert history.made_by() == "A"  # before the rename
+    history.make("B")
+    assert history.made_by() == "B"
+    history.record("C", "started", "failed", stale=True, run_number=3, clock=-clock)
+    assert (history.made_by(), history.last()) == ("B", "failed")
+
+
+def test_a_run_that_began_earlier_may_end_later(history):
+    history.record("B", "started", "done", run_number=6)
+    history.record("A", "started", "done", stale=True, run_number=5)  # by the clock, after it
+    history.make("A")
+    assert history.made_by() == "A"
+    history.make("B")
+    assert history.made_by() == "B"
+
+
+def test_a_clock_that_is_set_back_does_not_turn_a_process_around(history):
+    history.record("A", "started", "done")
+    (path,) = (history.results / "records").iterdir()
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines[1]["time"], lines[2]["time"] = 2 * DAY, DAY
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    history.make("A")
+    assert (history.made_by(), history.last()) == ("A", "done")
+
+
+def test_of_the_file_of_a_process_whose_clock_is_ahead_the_newest_is_known_without_a_look(history):
+    history.record("A", "started", "done", run_number=1)
+    history.record("B", "started", "done", stale=True, run_number=2)
+    history.feature.write_text("of neither, by its hash")
+    assert history.made_by() == "B"
+
+
+def test_a_process_that_was_killed_has_left_a_row_open(history):
+    def count() -> int:
+        return read_records(history.results).num_interrupted(str(history.feature))
+
+    history.record("A", "started")  # and it was asked to stop, or could not go on
+    assert count() == 0
+    for number in (1, 2):
+        history.record("B", "started", is_killed=True)
+        assert count() == number
+    history.record("C", "started", "failed")
+    assert count() == 0
+    history.record("D", "started", is_killed=True)
+    assert count() > 0
+
+
+def test_the_greatest_number_of_all_runs_is_known(history):
+    assert read_records(history.results).run_number == 0
+    for number in (3, 12, 5):
+        history.record("A", run_number=number)
+    assert read_records(history.results).run_number == 12
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        "[]",
+        "{}",
+        "null",
+        '{"status": []}',
+        '{"status": "done"}',
+        '{"status": "done", "time": "now", "feature_path": "FEATURE"}',
+        '{"status": "done", "time": 1e9, "feature_path": 7}',
+        '{"status": "done", "time": 1e9, "feature_path": "FEATURE", "digest": []}',
+        '{"status": "done", "time": 1e9, "feature_path": "FEATURE", "num_features": "5"}',
+        '{"status": "done", "time": 1e9, "feature_path": "FEATURE", "ffmpeg_lines": [1]}',
+        '{"status": "done", "time": 1e9, "feature_path": "FEATURE", "ffmpeg_lines": 1}',
+        '{"status": "failed", "time": 1e9, "feature_path": "FEATURE", "reason": {}}',
+        '{"status": "process", "digest": {}, "settings": {}}',
+        '{"status": "process", "digest": "A", "settings": 3}',
+        '{"status": "elsewhere"}',
+        '{"status": "a later version knows it"}',
+        "[" * 100_000,
+    ],
+)
+def test_a_line_that_is_not_ours_changes_nothing(history, foreign):
+    history.record("A", "started", "done")
+    history.make("A")
+    (path,) = (history.results / "records").iterdir()
+    text = foreign.replace("FEATURE", str(history.feature)) + "\n"
+    path.write_text(text + path.read_text() + text)
+    assert (history.made_by(), history.last()) == ("A", "done")
+    assert read_records(history.results).settings == {"A": {"letter": "A"}}
+
+
+def test_a_hash_that_is_none_is_that_of_no_file(history):
+    history.record("A", "started", "done", is_killed=True)
+    (path,) = (history.results / "records").iterdir()
+    path.write_text(path.read_text().replace(history.hash_of("A"), "no hexadecimal"))
+    history.make("A")
+    assert history.made_by() is None
+
+
+def test_records_that_cannot_be_read_are_named(history):
+    history.record("A", "started", "done")
+    (history.results / "records" / "extract_x.jsonl").mkdir()
+    with pytest.raises(UserError, match=r"extract_x.jsonl: the records cannot be read: Is a dir"):
+        read_records(history.results)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+@pytest.mark.parametrize("what", ["folder", "file"])
+def test_somebody_else_s_records_are_named(what):
+    with tempfile.TemporaryDirectory() as folder:
+        history = History(Path(folder))
+        history.record("A", "started", "done")
+        records = history.results / "records"
+        os.chmod(folder, 0o755)
+        os.chmod(records if what == "folder" else next(records.iterdir()), 0o700)
+        os.seteuid(65534)
+        try:
+            with pytest.raises(UserError, match=r"/records.*: the records cannot be read: Perm"):
+                read_records(history.results)
+        finally:
+            os.seteuid(0)
+
+
 class Shelf:
     """A reader, and record files that a test writes by hand."""
 
@@ -224,8 +367,10 @@ def shelf(tmp_path) -> Shelf:
     return Shelf(tmp_path)
 
 
-ONE, TWO = '{"status": "one"}\n', '{"status": "two, é"}\n'
-READ_ONE, READ_TWO, CUT = {"status": "one"}, {"status": "two, é"}, {"status": "cut"}
+ONE = '{"status": "elsewhere", "num_rows": 1}\n'
+TWO = '{"status": "elsewhere", "num_rows": 2, "by": "é"}\n'
+READ_ONE, READ_TWO = json.loads(ONE), json.loads(TWO)
+CUT = {"status": "cut"}
 
 
 def test_a_reader_reads_on_from_where_it_was(shelf):

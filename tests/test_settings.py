@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
@@ -43,6 +45,7 @@ def test_schema_is_a_schema_and_describes_every_key():
 
 
 ODD_VALUES = [True, None, 0, -1, 1, 1.5, 8, 32, 4096, 4097, "", "auto", "1", "null", [1], {"a": 1}]
+ODD_VALUES += [" ", " a", "a\t", "~", "~/a", "{", "a{b", "a\nb", "a\0b", "-a", "é", "a~ b"]
 
 
 @pytest.mark.parametrize("key", CONFIG)
@@ -51,6 +54,15 @@ def test_schema_and_check_agree(key):
     choices = SCHEMA["properties"][key].get("enum", [])
     for value in [*ODD_VALUES, *choices]:
         assert (not config_problems({key: value})) == schema.is_valid({key: value}), value
+
+
+@pytest.mark.parametrize(
+    "key", [k for k, v in SCHEMA["properties"].items() if "number" in v["type"]]
+)
+def test_no_number_is_without_a_bound(key):
+    for value in (math.inf, -math.inf, math.nan, 1e300):
+        (told,) = config_problems({key: value})
+        assert f"{key}: {value!r} is not a number" in told
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -79,9 +91,18 @@ def test_every_key_is_documented():
         ({"videos_per_job": 1.5}, "videos_per_job: 1.5 is not a whole number"),
         ({"videos_per_job": None}, "videos_per_job: null is not a whole number"),
         ({"l2_normalize": "maybe"}, "l2_normalize: 'maybe' is not true or false"),
-        ({"frame_rate": 0}, "frame_rate: 0 is not a number greater than 0, or null"),
+        ({"frame_rate": 0}, "frame_rate: 0 is not a number greater than 0, up to 1000, or null"),
         ({"frame_rate": {"a": 1}}, "frame_rate: {'a': 1} is not a number"),
-        ({"results": ""}, "results: '' is not a text that is not empty"),
+        ({"results": ""}, "results: is empty. Folder for records"),
+        ({"results": None}, "results: null is not a text that is not empty"),
+        ({"results": "~/r"}, "results: '~/r' begins with `~`, which only a shell expands"),
+        ({"results": "r{x}s"}, "results: 'r{x}s' holds a brace or a line break"),
+        ({"results": "r\ns"}, r"results: 'r\ns' holds a brace or a line break"),
+        ({"results": "r\udcff"}, r"results: 'r\udcff' is not UTF-8. Rename it"),
+        ({"videos": " x.csv"}, "videos: ' x.csv' begins or ends with white space"),
+        ({"videos": "~/x.csv"}, "videos: '~/x.csv' begins with `~`"),
+        ({"weights": "w.pth\n"}, r"weights: 'w.pth\n' begins or ends with white space"),
+        ({"weights": "\0"}, r"weights: '\x00' holds a NUL character"),
         ({1: 2}, "no key `1`"),
     ],
 )
@@ -110,6 +131,9 @@ def test_values_from_a_command_line_get_their_types():
         "half_precision": 0,
         "batch_size": "null",
         "frame_rate": "1.5",
+        "minutes_per_video": "1e3",
+        "decode_timeout_seconds": ".inf",
+        "claim_timeout_seconds": "20",
         "interpolation": "null",
         "hwaccel": "none",
         "precision": 16,
@@ -125,6 +149,9 @@ def test_values_from_a_command_line_get_their_types():
         "half_precision": False,
         "batch_size": None,
         "frame_rate": 1.5,
+        "minutes_per_video": 1000.0,
+        "decode_timeout_seconds": math.inf,
+        "claim_timeout_seconds": 20,
         "interpolation": None,
         "hwaccel": "none",
         "precision": "16",

@@ -3,15 +3,59 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
+import logging
+import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
-from videofeatures.errors import UserError
-from videofeatures.settings import parse_values
+from videofeatures.errors import UserError, describe_os_error
+from videofeatures.settings import parse_values, text_keys
+
+
+def run_script(main: Callable[[], int]) -> NoReturn:
+    """Run a script to its end, or to a second Ctrl-C, or one that comes before it takes any.
+
+    Args:
+        main: returns the exit status.
+    """
+    use_utf8()
+    try:
+        status = main()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        status = 128 + signal.SIGINT
+    except OSError as error:  # what it prints cannot be written, say
+        with contextlib.suppress(OSError):
+            print(describe_os_error(error), file=sys.stderr)
+        status = 2
+    with contextlib.suppress(OSError):  # where they went to is gone, or full
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    # To take torch apart would be a second of work (measured) and free nothing that the end
+    # of the process does not; and a thread that waits for a disk must not keep the process.
+    os._exit(status)
+
+
+def use_utf8() -> None:
+    """Take and write names in UTF-8, as the CSV has them, whatever the locale: where that is
+    another one, this process starts again in Python's UTF-8 mode, as do those that it starts.
+
+    A name that is not UTF-8 can be printed, as its bytes.
+    """
+    if sys.getfilesystemencoding() != "utf-8":
+        environment = os.environ | {"PYTHONUTF8": "1"}
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def read_config(
@@ -32,14 +76,34 @@ def read_config(
     if wrong := [value for value in args.values if "=" not in value]:
         parser.error(f"{wrong[0]!r} is not KEY=VALUE")
     try:
-        config = yaml.safe_load(args.configfile.read_text(encoding="utf-8")) or {}
-    except OSError as error:
-        parser.exit(2, f"{args.configfile}: {error.strerror}\n")
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        parser.exit(2, f"{args.configfile}: is not YAML in UTF-8: {error}\n")
-    if not isinstance(config, dict):
-        parser.exit(2, f"{args.configfile}: has no keys and values\n")
+        config = read_config_file(args.configfile)
+    except UserError as error:
+        parser.exit(2, f"{error}\n")
     return args, parse_values(config | dict(value.split("=", 1) for value in args.values))
+
+
+def read_config_file(path: str | os.PathLike) -> dict[str, Any]:
+    """Return what a file sets; for keys that are text, as it stands there: `001` is no number.
+
+    Null is null, as it stands for nothing in a file.
+
+    Raises:
+        UserError: it cannot be read, or is no configuration.
+    """
+    try:
+        content = Path(path).read_text(encoding="utf-8-sig")
+        config = yaml.safe_load(content) or {}
+        as_written = yaml.load(content, yaml.BaseLoader) or {}
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    except (yaml.YAMLError, ValueError) as error:  # a date that is none, say
+        raise UserError(f"{path}: is not YAML in UTF-8: {error}") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: has no keys and values")
+    texts = {key: text for key, text in as_written.items() if isinstance(text, str)}
+    return config | {
+        key: texts[key] for key in text_keys() & texts.keys() if config.get(key) is not None
+    }
 
 
 def run_and_print(make: Callable[[], str]) -> int:
@@ -54,9 +118,7 @@ def run_and_print(make: Callable[[], str]) -> int:
     try:
         print(make(), flush=True)
     except OSError as error:
-        # Not every write knows the name of its file.
-        place = "" if error.filename is None else f"{error.filename}: "
-        print(f"{place}{error.strerror or error}", file=sys.stderr)
+        print(describe_os_error(error), file=sys.stderr)
         return 2
     except UserError as error:
         print(error, file=sys.stderr)

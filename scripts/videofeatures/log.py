@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import sys
 from collections.abc import Callable, Mapping
 
 ALL = "videofeatures"
@@ -11,6 +13,26 @@ ALL = "videofeatures"
 
 ROWS = "videofeatures.extraction.writer"
 """The logger that has a line for each row."""
+
+
+class _LogFile(logging.FileHandler):
+    """A log that says once, on stderr, that its disk takes no more."""
+
+    has_failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Say why a message could not be written, where that is the disk's fault."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self.has_failed:
+            self.has_failed = True
+            with contextlib.suppress(OSError):
+                print(
+                    f"{self.baseFilename}: the log cannot be written: {error.strerror}. What "
+                    "follows is not in it",
+                    file=sys.stderr,
+                )
 
 
 def start_logging(
@@ -42,5 +64,5 @@ def start_logging(
     handlers: list[logging.Handler] = [on_stderr]
     if log_path:
         os.makedirs(os.path.dirname(log_path) or ".", exist_ok=True)
-        handlers.append(logging.FileHandler(log_path, mode="w", encoding="utf-8"))
+        handlers.append(_LogFile(log_path, mode="w", encoding="utf-8", errors="backslashreplace"))
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers)

@@ -8,6 +8,10 @@ between, so only the last line of a record file can tell of a feature file that 
 its place; that file is told by its hash. So what the feature file on the disk was made with is
 known whatever was killed when, and nothing depends on its mtime, which Snakemake changes.
 
+Nor does anything depend on clocks that agree. A run has a number, greater than that of all runs
+whose records it has read when it was planned: of two lines, the later one is that of the greater
+number. Where the clocks do not say the same, the hash of the file decides.
+
 What is pending, the manifest, the progress of a run and the report are views of these lines.
 """
 
@@ -18,9 +22,12 @@ import json
 import os
 import secrets
 import sys
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import UnionType
 from typing import Any, Literal, NamedTuple, Required, TypedDict, cast
 
 from videofeatures.errors import UserError
@@ -38,7 +45,10 @@ class RowFacts(TypedDict, total=False):
         seconds: that the row took; in decoding and in the network, of these.
         mean_norm: of its features, before they were divided by their norms.
         ffmpeg_lines: what ffmpeg had to say, though it gave frames.
+        damaged_share: part of the frames that ffmpeg decoded which are damaged; null if it does
+            not say.
         reason: why it failed, or what is wrong with it though it is done.
+        is_machine: of `failed`: the machine failed, not the video.
     """
 
     video_path: str
@@ -48,7 +58,9 @@ class RowFacts(TypedDict, total=False):
     weights: str | None
     stale: bool
     reason: str
+    is_machine: bool
     ffmpeg_lines: list[str]
+    damaged_share: float | None
     file_hash: str
     num_features: int
     feature_dim: int
@@ -73,21 +85,42 @@ class RowLine(RowFacts):
 
 
 class ProcessLine(TypedDict, total=False):
-    """What a process computes with: its first line, and one for each further network."""
+    """What a process works with: its first line, and one for each further recipe."""
 
     time: Required[float]
     status: Required[Literal["process"]]
+    run_number: int
     program: str
     settings: Required[dict[str, Any]]
     digest: Required[str]
     weights: str | None
+    cuda_visible_devices: str | None
+    host: str
+    torch: str
+
+
+class DeviceLine(TypedDict):
+    """What it computes on, as soon as its networks are loaded, and decodes with."""
+
+    time: float
+    status: Literal["device"]
     dtype: str
     device: str
     device_uuid: str | None
-    cuda_visible_devices: str | None
-    host: str
     ffmpeg: str
-    torch: str
+
+
+class WorkingLine(TypedDict):
+    """How much of a video has been decoded, of one that takes minutes.
+
+    Attributes:
+        share: from 0 to 1.
+    """
+
+    time: float
+    status: Literal["working"]
+    feature_path: str
+    share: float
 
 
 class ElsewhereLine(TypedDict):
@@ -122,13 +155,55 @@ class EndLine(EndFacts):
     batch_size: int
 
 
+class StoppedLine(TypedDict):
+    """The end of a process that was asked to stop, or could not go on, and knew it."""
+
+    time: float
+    status: Literal["stopped"]
+
+
 class CutLine(TypedDict):
-    """Half a line: of a process that was killed, or is writing it now."""
+    """Half a line, of a process that was killed, or is writing it now; or one that is not ours."""
 
     status: Literal["cut"]
 
 
-Line = RowLine | ProcessLine | ElsewhereLine | EndLine | CutLine
+Line = (
+    RowLine
+    | ProcessLine
+    | DeviceLine
+    | WorkingLine
+    | ElsewhereLine
+    | EndLine
+    | StoppedLine
+    | CutLine
+)
+
+REQUIRED: dict[str, dict[str, type | UnionType]] = {
+    "process": {"settings": dict, "digest": str, "run_number": int | None},
+    "device": {},
+    "started": {"time": float | int, "feature_path": str},
+    "done": {"time": float | int, "feature_path": str},
+    "failed": {"time": float | int, "feature_path": str, "reason": str | None},
+    "working": {"feature_path": str, "share": float | int},
+    "elsewhere": {"num_rows": int},
+    "end": {},
+    "stopped": {},
+}
+"""What a line of each status must have, for whoever reads it. `None`: or nothing at all."""
+
+TEXTS = ("video_path", "digest", "weights", "file_hash", "codec")
+NUMBERS = (
+    "video_size",
+    "video_mtime_ns",
+    "duration_seconds",
+    "num_features",
+    "feature_dim",
+    "num_frames",
+    "seconds",
+    "damaged_share",
+)
+"""Of lines about rows: what must be text, or a number, if it is there."""
 
 
 def records_folder(results: str | os.PathLike) -> Path:
@@ -137,7 +212,7 @@ def records_folder(results: str | os.PathLike) -> Path:
 
 
 class Recorder:
-    """Appends lines to a new file. Use as a context manager."""
+    """Appends lines to a new file, for several threads. Use as a context manager."""
 
     def __init__(self, results: str | os.PathLike, name: str):
         """Start a file.
@@ -152,6 +227,7 @@ class Recorder:
         folder = records_folder(results)
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
         path = folder / f"{name}-{stamp}-{secrets.token_hex(4)}.jsonl"
+        self._lock = threading.Lock()
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._file = open(path, "x", encoding="utf-8")  # noqa: SIM115 (closed by __exit__)
@@ -161,8 +237,9 @@ class Recorder:
     def write(self, line: Line) -> None:
         """Append a line and hand it to the operating system at once."""
         try:
-            self._file.write(json.dumps(line) + "\n")
-            self._file.flush()
+            with self._lock:
+                self._file.write(json.dumps(line) + "\n")
+                self._file.flush()
         except OSError as error:
             raise _unwritable(self._file.name, error) from None
 
@@ -230,8 +307,15 @@ class RecordReader:
 
 
 class Record(NamedTuple):
-    """What is kept of a `RowLine` while a million of them are in memory."""
+    """What is kept of a `RowLine` while a million of them are in memory.
 
+    Attributes:
+        run_number: of the run that wrote it; 0 before version 0.4.0.
+        time: no earlier than that of the lines before it in its file.
+        file_hash: a number, which takes less memory than its digits.
+    """
+
+    run_number: int
     time: float
     status: RowStatus
     stale: bool | None
@@ -245,6 +329,17 @@ class Record(NamedTuple):
     duration_seconds: float | None
     seconds: float | None
     ffmpeg_lines: tuple[str, ...]
+    damaged_share: float | None
+    is_machine: bool | None
+    file_hash: int | None
+
+    def is_later(self, other: Record) -> bool:
+        """Whether this is later than another, or the same: by its run, and then by the clock."""
+        return self[:2] >= other[:2]
+
+    def is_surely_later(self, other: Record) -> bool:
+        """Whether it is so by both."""
+        return self.run_number >= other.run_number and self.time >= other.time
 
 
 class Records:
@@ -253,100 +348,173 @@ class Records:
     Attributes:
         last: by feature path, what happened to the row last.
         settings: by digest, the numerics that it stands for.
+        run_number: the greatest of all runs.
     """
 
     def __init__(self) -> None:
         self.last: dict[str, Record] = {}
         self.settings: dict[str, dict[str, Any]] = {}
-        # The last `done` of a row to which something else has happened since, beside its file.
-        self._done_before: dict[str, Record] = {}
-        # Each `done` of which nobody knows whether its file came to its place, and its hash.
-        self._unsure: dict[str, list[tuple[Record, str]]] = {}
+        self.run_number = 0
+        # The last `done` of a row, if its file surely came to its place.
+        self._made: dict[str, Record] = {}
+        # Each other `done` of which the file on the disk may be, too.
+        self._doubtful: dict[str, list[Record]] = {}
+        self._num_interrupted: Counter[str] = Counter()
 
     def of_file(self, feature_path: str) -> Record | None:
         """Return the record of the feature file that is there, or None if nothing tells of it.
 
-        Reads the file if the process that made it may have been killed just before it came to
-        its place.
+        Reads the file where several may have made it.
         """
-        last = self.last.get(feature_path)
-        is_done = last is not None and last.status == "done"
-        made = last if is_done else self._done_before.get(feature_path)
-        if unsure := self._unsure.get(feature_path):
-            present = hash_file(feature_path)
-            later = [pair for pair in unsure if made is None or pair[0].time > made.time]
-            for record, file_hash in sorted(later, key=lambda pair: pair[0].time, reverse=True):
-                if file_hash == present:
-                    return record
-        return made
+        made, last = self._made.get(feature_path), self.last.get(feature_path)
+        doubtful = self._doubtful.get(feature_path, [])
+        if made is last and not doubtful:
+            return made
+        candidates = sorted([*doubtful, *([made] if made else [])], key=lambda one: one[:2])
+        if not candidates:
+            return None
+        present = hash_file(feature_path)
+        if present is None:  # it cannot be read: the records are all that there is
+            return made
+        for record in reversed(candidates):
+            if record.file_hash == int(present, 16):
+                return record
+        # Version 0.1.0 wrote no hash, and whatever began after it saw whether there was a file.
+        is_known = made is not None and made.file_hash is None
+        return made if is_known and (made is last or (last and last.stale)) else None
 
     def failure_of(self, feature_path: str) -> Record | None:
         """Return the record of a row that failed when it was tried last, or None."""
         last = self.last.get(feature_path)
         return last if last is not None and last.status == "failed" else None
 
+    def num_interrupted(self, feature_path: str) -> int:
+        """Return how many processes were killed while they worked on a row that has not ended
+        since, or are working on it."""
+        last = self.last.get(feature_path)
+        is_open = last is not None and last.status == "started"
+        return self._num_interrupted[feature_path] if is_open else 0
+
     def add(self, lines: Iterable[Line]) -> None:
         """Take all lines of one record file."""
-        done: RowLine | None = None  # the line before, if it was one
+        run_number, now = 0, 0.0
+        done: Record | None = None  # the line before, if it was one
+        done_path = ""
+        open_rows: set[str] = set()
         for line in lines:
-            if done is not None and not _takes_back(line, done):
-                self._add(done)
+            if done is not None and not _takes_back(line, done_path):
+                self._add(done_path, done)
             done = None
             if line["status"] == "process":
                 self.settings[line["digest"]] = line["settings"]
-            elif line["status"] == "done":
-                done = line
-            elif line["status"] == "started" or line["status"] == "failed":
-                self._add(line)
-        if done is not None and (file_hash := done.get("file_hash")):
-            pair = (_to_record(done), file_hash)
-            self._unsure.setdefault(done["feature_path"], []).append(pair)
-        elif done is not None:  # version 0.1.0 wrote it afterwards, and no hash
-            self._add(done)
+                run_number = line.get("run_number") or 0
+                self.run_number = max(self.run_number, run_number)
+            elif line["status"] in ("end", "stopped"):
+                open_rows.clear()
+            elif (
+                line["status"] == "started"
+                or line["status"] == "done"
+                or line["status"] == "failed"
+            ):
+                now = max(now, line["time"])
+                path, record = line["feature_path"], _to_record(line, run_number, now)
+                if record.status == "started":
+                    open_rows.add(path)
+                else:
+                    open_rows.discard(path)
+                if record.status == "done":
+                    done, done_path = record, path
+                else:
+                    self._add(path, record)
+        if done is not None:
+            if done.file_hash is None:  # version 0.1.0 wrote it when the file was there
+                self._add(done_path, done)
+            else:
+                self._doubt(done_path, done)
+        self._num_interrupted.update(open_rows)
 
-    def _add(self, line: RowLine) -> None:
-        key, record = line["feature_path"], _to_record(line)
-        last = self.last.get(key)
-        # Not `<`: of two lines with one time, the later one in the file is the later one.
-        if last is None or last.time <= record.time:
-            self.last[key] = record
-            if record.status == "done" or record.stale is False:
-                self._done_before.pop(key, None)
-            elif last is not None and last.status == "done":
-                self._done_before[key] = last
-        elif record.status == "done" and last.status != "done" and last.stale is not False:
-            before = self._done_before.get(key)
-            if before is None or before.time <= record.time:
-                self._done_before[key] = record
+    def _add(self, path: str, record: Record) -> None:
+        last = self.last.get(path)
+        if last is None or record.is_later(last):
+            self.last[path] = record
+        if record.status != "done":
+            return
+        made = self._made.get(path)
+        newest = record if made is None or record.is_later(made) else made
+        self._made[path] = newest
+        for one in (made, record, *self._doubtful.pop(path, ())):
+            if one is not None and one is not newest:
+                self._doubt(path, one)
+
+    def _doubt(self, path: str, record: Record) -> None:
+        made = self._made.get(path)
+        if made is None or not made.is_surely_later(record):
+            self._doubtful.setdefault(path, []).append(record)
 
 
 def read_records(results: str | os.PathLike, *, start: str = "") -> Records:
-    """Return what all record files say, or those whose names start so."""
+    """Return what all record files say, or those whose names start so.
+
+    Raises:
+        UserError: one cannot be read.
+    """
     records = Records()
-    for _, lines in RecordReader(results, start=start).read():
-        records.add(lines)
+    try:
+        for _, lines in RecordReader(results, start=start).read():
+            records.add(lines)
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or records_folder(results)}: the records cannot be read: "
+            f"{error.strerror or error}. Without them, nobody knows what the feature files were "
+            "made with. Make them readable for you, or name another folder with `results`"
+        ) from None
     return records
 
 
 def _parse(text: bytes) -> Line:
     try:
         line: Any = json.loads(text.decode(errors="replace"))
-        if isinstance(line, dict) and "status" in line:
-            return cast(Line, line)
-    except json.JSONDecodeError:
-        pass
-    return {"status": "cut"}  # a damaged line may be JSON, and no line of ours
+    except (json.JSONDecodeError, RecursionError):
+        line = None
+    # A damaged line may be JSON, and no line of ours.
+    return cast(Line, line) if isinstance(line, dict) and _is_ours(line) else {"status": "cut"}
 
 
-def _takes_back(line: Line, done: RowLine) -> bool:
+def _is_ours(line: dict[str, Any]) -> bool:
+    status = line.get("status")
+    required = REQUIRED.get(status) if isinstance(status, str) else None
+    if required is None:
+        return False
+    if not all(isinstance(line.get(name), kind) for name, kind in required.items()):
+        return False
+    if "time" not in required:
+        return True
+    complaints = line.get("ffmpeg_lines") or []
+    return (
+        all(isinstance(line.get(name, ""), str | None) for name in TEXTS)
+        and all(isinstance(line.get(name, 0), int | float | None) for name in NUMBERS)
+        and isinstance(complaints, list)
+        and all(isinstance(text, str) for text in complaints)
+    )
+
+
+def _takes_back(line: Line, done_path: str) -> bool:
     """Whether the line after a `done` says that its file could not come to its place."""
-    return line["status"] == "failed" and line["feature_path"] == done["feature_path"]
+    return line["status"] == "failed" and line["feature_path"] == done_path
 
 
-def _to_record(line: RowLine) -> Record:
-    facts: dict[str, Any] = dict(line)
+def _to_record(line: RowLine, run_number: int, now: float) -> Record:
+    facts: dict[str, Any] = dict(line) | {"run_number": run_number, "time": now}
     for name in ("status", "digest", "weights", "reason"):
         if text := facts.get(name):
             facts[name] = sys.intern(text)  # the same for thousands of rows
     facts["ffmpeg_lines"] = tuple(facts.get("ffmpeg_lines") or ())
+    facts["file_hash"] = _to_number(facts.get("file_hash"))
     return Record._make(map(facts.get, Record._fields))
+
+
+def _to_number(file_hash: str | None) -> int | None:
+    try:
+        return int(file_hash, 16) if file_hash else None
+    except ValueError:
+        return -1  # one that no file has

@@ -6,6 +6,7 @@ A new key is a new field of `Settings` or `Config`, and `make docs`, which write
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 from collections.abc import Callable, Mapping
@@ -14,6 +15,8 @@ from functools import cache
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WrapValidator
+
+from videofeatures.files import path_problem
 
 
 class Group(Enum):
@@ -48,6 +51,16 @@ def _as_given(value: float, check: Callable[[float], float]) -> float:
 
 AS_GIVEN = WrapValidator(_as_given)
 """Keeps 2 and 2.0 apart, as digests do: pydantic makes floats of both."""
+
+
+MAX_SECONDS = 7 * 24 * 60 * 60
+"""A week: of what a user may wait for. Threads cannot wait for more than some 292 years."""
+
+PATH = r"^[^\s~\x00](?:[^\x00]*[^\s\x00])?$"
+"""As `files.path_problem` has it."""
+
+PATH_OF_OUTPUTS = r"^[^\s~{}\x00](?:[^{}\n\r\x00]*[^\s{}\x00])?$"
+"""A path that Snakemake can have in the name of an output, where braces are a wildcard's."""
 
 
 class Settings(BaseModel):
@@ -95,7 +108,7 @@ class Settings(BaseModel):
 
     frame_rate: Annotated[
         float | None,
-        Field(gt=0),
+        Field(gt=0, le=1000, allow_inf_nan=False),
         AS_GIVEN,
         Key(Group.NUMBERS, "frames a second", unset="the backbone's own"),
     ] = None
@@ -179,6 +192,40 @@ class Settings(BaseModel):
     """What a video is that ends before its time: `fail`, or `keep` what is there, and say so in
     the manifest. See below."""
 
+    damaged: Annotated[
+        Literal["fail", "keep"],
+        Key(Group.TROUBLE, "a video with many damaged frames: fail, or keep what is there"),
+    ] = "fail"
+    """What a video is of which more than half of the decoded frames are damaged or missing, as
+    ffmpeg counts them: `fail`, or `keep` what is there, and say so in the manifest, where the
+    column `damaged_share` has the share of every row. Encrypted video fails in any case."""
+
+    max_aspect_ratio: Annotated[
+        float,
+        Field(ge=1, le=1000, allow_inf_nan=False),
+        AS_GIVEN,
+        Key(Group.TROUBLE, "pictures longer than so many times their breadth fail"),
+    ] = 10
+    """What the network may be given at most: a picture of so many times its short side. With a crop
+    it is given a square, and nothing fails."""
+
+    max_still_seconds: Annotated[
+        float,
+        Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False),
+        AS_GIVEN,
+        Key(Group.TROUBLE, "a video in which one picture stands for longer fails"),
+    ] = 3600
+    """How long one picture may stand, as slides do, before its times count as damaged."""
+
+    decoder_memory_mb: Annotated[
+        int,
+        Field(ge=200),
+        Key(Group.TROUBLE, "memory that each process which decodes may take, in MB; Linux only"),
+    ] = 1000
+    """What each process that decodes, or reads a file's header and packets, may take of memory, in
+    MB, on Linux. A video that needs more fails: 8K does, see “How much memory a job takes”. Not
+    kept where `hwaccel` is set: drivers reserve more than they use."""
+
     local_files_only: Annotated[
         bool, Key(Group.TROUBLE, "refuse playlists and all that makes ffmpeg open other files")
     ] = True
@@ -187,7 +234,7 @@ class Settings(BaseModel):
 
     decode_timeout_seconds: Annotated[
         float,
-        Field(gt=0),
+        Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False),
         AS_GIVEN,
         Key(Group.TROUBLE, "a decoder that gives nothing for so long is ended"),
     ] = 120
@@ -196,7 +243,7 @@ class Settings(BaseModel):
 
     claim_timeout_seconds: Annotated[
         float,
-        Field(ge=8),
+        Field(ge=8, le=MAX_SECONDS, allow_inf_nan=False),
         AS_GIVEN,
         Key(Group.TROUBLE, "a row is taken from a process that gave no sign of life for so long"),
     ] = 120
@@ -218,13 +265,15 @@ class Config(Settings):
     """The whole configuration: `Settings`, and what only a run needs to know."""
 
     videos: Annotated[
-        str, Field(min_length=1), Key(Group.WORK, "CSV with the columns video_path,feature_path")
+        str,
+        Field(min_length=1, pattern=PATH),
+        Key(Group.WORK, "CSV with the columns video_path,feature_path"),
     ] = "config/videos.csv"
     """Path of the CSV."""
 
     results: Annotated[
         str,
-        Field(min_length=1),
+        Field(min_length=1, pattern=PATH_OF_OUTPUTS),
         Key(Group.WORK, "folder for records, logs, report; one per collection and backbone"),
     ] = "results"
     """Folder for records, logs, manifest and report (not for features: the CSV says where they
@@ -235,7 +284,7 @@ class Config(Settings):
 
     weights: Annotated[
         str,
-        Field(min_length=1),
+        Field(min_length=1, pattern=PATH),
         Key(
             Group.NUMBERS,
             "of the CNN: auto, a name such as IMAGENET1K_V1, the path of a file, random",
@@ -256,7 +305,7 @@ class Config(Settings):
 
     minutes_per_video: Annotated[
         float,
-        Field(gt=0),
+        Field(gt=0, le=MAX_SECONDS / 60, allow_inf_nan=False),
         AS_GIVEN,
         Key(Group.SPEED, "time asked for each job: 15 minutes, and this for each video"),
     ] = 2
@@ -268,6 +317,18 @@ class Config(Settings):
     ] = True
     """Try rows again that failed before. `false` leaves those alone that would fail again: same
     video, same settings, same weights. Rows asked for by path are tried in any case."""
+
+    trust: Annotated[
+        Literal["time", "size"],
+        Key(
+            Group.TROUBLE,
+            "what tells that a video has changed: time (and size), or size alone, after copies "
+            "without times",
+        ),
+    ] = "time"
+    """What tells that a video has changed since its features were made: its modification `time`
+    and its size, or its `size` alone, for collections that were copied without their times. Times
+    that a copy has rounded to one or two seconds are the same in any case."""
 
     @property
     def settings(self) -> Settings:
@@ -323,30 +384,46 @@ def _merge_kinds(entry: dict[str, Any]) -> dict[str, Any]:
     return merged | {"default": entry["default"]}
 
 
-def parse_values(config: dict[str, Any]) -> dict[str, Any]:
+@cache
+def text_keys() -> frozenset[str]:
+    """Return the keys whose values are text, as they are written: `001` is no number."""
+    entries = json_schema()["properties"].items()
+    return frozenset(name for name, entry in entries if entry["type"] == ["string"])
+
+
+def defaults() -> dict[str, Any]:
+    """Return a configuration in which nothing was set."""
+    return {name: Config.model_fields[name].default for name in KEYS}
+
+
+def parse_values(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration whose values have the types that were meant on a command line.
 
-    Snakemake's `--config` takes `false` and `null` for text, and a folder named `2024` for
-    a number; the original program's switches are 0 and 1. A value that cannot be what its
-    key needs is left for `config_problems`.
+    Snakemake's `--config` takes `false` and `null` for text, and the original program's switches
+    are 0 and 1. Numbers are text where a key needs that. A value that cannot be what its key
+    needs is left for `config_problems`.
     """
+    return {key: _parse(key, value) for key, value in config.items()}
+
+
+def _parse(key: str, value: Any) -> Any:
     import yaml
 
-    def parse(key: str, value: Any) -> Any:
-        kinds = json_schema()["properties"].get(key, {}).get("type", ["string"])
-        is_text = kinds == ["string"]
-        if is_text and isinstance(value, int | float) and not isinstance(value, bool):
-            return str(value)
-        if kinds == ["boolean"] and value in (0, 1):
-            return bool(value)
-        if not is_text and isinstance(value, str):
-            try:
-                return yaml.safe_load(value)
-            except yaml.YAMLError:
-                return value
+    kinds = json_schema()["properties"].get(key, {}).get("type", ["string"])
+    if key in text_keys():
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return str(value) if is_number else value
+    if kinds == ["boolean"] and value in (0, 1):
+        return bool(value)
+    if kinds == ["string"] or not isinstance(value, str):
         return value
-
-    return {key: parse(key, value) for key, value in config.items()}
+    if "number" in kinds:
+        with contextlib.suppress(ValueError):
+            return float(value) if "e" in value.lower() else int(value)  # 1e3 is text to YAML
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError:
+        return value
 
 
 def config_problems(config: Mapping[str, Any]) -> list[str]:
@@ -370,7 +447,19 @@ def _problem(name: Any, config: Mapping[str, Any]) -> str:
     value = config[name]
     given = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
     text = KEYS[name].help
+    if isinstance(value, str) and "pattern" in json_schema()["properties"][name]:
+        return f"{name}: {_path_problem(value)}. {text[0].upper()}{text[1:]}"
     return f"{name}: {given} is not {_allowed(name)}. {text[0].upper()}{text[1:]}"
+
+
+def _path_problem(path: str) -> str:
+    """What is wrong with a path that does not match its pattern."""
+    if not path.isprintable() and any("\udc80" <= character <= "\udcff" for character in path):
+        return f"{path!r} is not UTF-8. Rename it"
+    return path_problem(path) or (
+        f"{path!r} holds a brace or a line break, which Snakemake cannot have in the name of an "
+        "output. Choose another name"
+    )
 
 
 def _allowed(name: str) -> str:
@@ -385,8 +474,10 @@ def _allowed(name: str) -> str:
             "number": "a number",
             "string": "a text that is not empty",
         }[entry["type"][0]]
-    if "maximum" in entry:
+    if "maximum" in entry and "minimum" in entry:
         allowed += f" from {entry['minimum']} to {entry['maximum']}"
+    elif "maximum" in entry:
+        allowed += f" greater than {entry['exclusiveMinimum']}, up to {entry['maximum']}"
     elif "minimum" in entry:
         allowed += f" of {entry['minimum']} or more"
     elif "exclusiveMinimum" in entry:

@@ -22,6 +22,12 @@ if "videofeatures.decoding.worker" in sys.orig_argv:
             os.kill(os.getpid(), signal.SIGSEGV)
         if name == "abort.mp4":
             raise RuntimeError("nobody has thought of this")
+        if name == "killed.mp4":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if name == "disk.mp4":
+            raise OSError(116, "Stale file handle")
+        if name == "greedy.mp4":
+            return bytearray(1 << 40)
         if name == "hang.mp4":
             time.sleep(1000)
         if name == "chatty.mp4":
@@ -40,7 +46,7 @@ def make_faulty_videos(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[st
     monkeypatch.setenv("PYTHONPATH", str(faults))
     good = make_clip(folder / "good.mp4", size="64x48")
     make_clip(folder / "other.mp4", seconds=3, size="64x48")
-    for name in ("crash", "abort", "hang", "chatty"):
+    for name in ("crash", "abort", "hang", "chatty", "killed", "disk", "greedy"):
         (folder / f"{name}.mp4").write_bytes(good.read_bytes())
     return {path.stem: str(path) for path in folder.glob("*.mp4")}
 

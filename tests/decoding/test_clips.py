@@ -119,15 +119,53 @@ def test_a_truncated_source_fails_after_its_clips_or_is_kept_with_a_warning(tmp_
     assert kept.warning == decoding.warning == "ends at 3 s of 6 s: truncated"
 
 
-def test_what_the_decoder_says_of_frames_that_come_is_kept(tmp_path, decoder):
-    path = make_clip(tmp_path / "damaged.mkv", seconds=6)
-    content = bytearray(path.read_bytes())
-    for place in range(len(content) * 3 // 10, len(content) * 6 // 10, 200):
+def damaged(path: Path, share: float) -> Source:
+    """A video of 6 s, of which so much has flipped bits."""
+    content = bytearray(make_clip(path, seconds=6).read_bytes())
+    for place in range(len(content) // 10, round(len(content) * (0.1 + share)), 200):
         content[place] ^= 0xFF
     path.write_bytes(content)
-    decoding = Decoding(decoder, Source(str(path)), BACKBONES["resnet152"].view)
+    return Source(str(path))
+
+
+def test_what_the_decoder_says_of_frames_that_come_is_kept(tmp_path, decoder):
+    source = damaged(tmp_path / "a.mkv", 0.01)
+    decoding = Decoding(decoder, source, BACKBONES["resnet152"].view, damaged="keep")
     assert len(list(decoding.clips())) == 6
     assert 0 < len(decoding.messages) <= 20
+    assert not any("[error]" in line for line in decoding.messages)
+
+
+def test_a_source_of_which_much_is_damaged_fails_or_is_kept_with_a_warning(tmp_path, decoder):
+    view = BACKBONES["resnet152"].view
+    source = damaged(tmp_path / "a.mkv", 0.85)
+    decoding = Decoding(decoder, source, view)
+    with pytest.raises(VideoError, match=r"^\d\d % of its frames are damaged$") as error:
+        list(decoding.clips())
+    assert 0.5 < decoding.damage.share < 1
+    assert error.value.reason.startswith(f"{100 * decoding.damage.share:.0f} %")
+    kept = Decoding(decoder, source, view, damaged="keep")
+    assert len(list(kept.clips())) == 6
+    assert kept.warning == error.value.reason
+
+
+def test_a_source_may_be_truncated_and_damaged(tmp_path, decoder):
+    source = damaged(tmp_path / "a.mkv", 0.85)
+    content = Path(source.path).read_bytes()
+    Path(source.path).write_bytes(content[: len(content) * 6 // 10])
+    view = BACKBONES["resnet152"].view
+    for choices in ({"truncated": "keep"}, {"damaged": "keep"}):
+        with pytest.raises(VideoError, match=r"truncated; \d\d % of its frames are damaged$"):
+            list(Decoding(decoder, source, view, **choices).clips())
+    kept = Decoding(decoder, source, view, truncated="keep", damaged="keep")
+    assert list(kept.clips())
+
+
+def test_a_whole_source_has_no_damage(tmp_path, decoder):
+    path = make_clip(tmp_path / "a.mkv", seconds=2)
+    decoding = Decoding(decoder, Source(str(path)), BACKBONES["resnet152"].view)
+    list(decoding.clips())
+    assert (decoding.damage.num_damaged_frames, decoding.damage.num_frames) == (0, 50)
 
 
 def test_a_source_that_cannot_be_read_has_no_metadata(tmp_path, decoder):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from videofeatures.decoding.clips import Decoding
-from videofeatures.decoding.decoder import Decoder, VideoMetadata
+from videofeatures.decoding.decoder import Damage, Decoder, VideoMetadata
 from videofeatures.decoding.view import View
 from videofeatures.errors import VideoError
 from videofeatures.source import Source
@@ -26,7 +26,14 @@ class GreyDecoder(Decoder):
         return VideoMetadata(4, 3, Fraction(1), 4.0, 1.0, "grey")
 
     def frames(
-        self, source: Source, metadata: VideoMetadata, view: View, messages: deque[str]
+        self,
+        source: Source,
+        metadata: VideoMetadata,
+        view: View,
+        messages: deque[str],
+        damage: Damage,
+        *,
+        num_threads: int = 1,
     ) -> Generator[np.ndarray, None, None]:
         messages.append(f"grey, as {source.path} is")
         yield from np.full((3, 3, 4, 3), 128, np.uint8)
@@ -57,3 +64,18 @@ def test_one_that_lacks_something_is_none(method):
     lacking = type("Lacking", (GreyDecoder,), {method: getattr(Decoder, method)})
     with pytest.raises(TypeError, match=method):
         lacking()
+
+
+@pytest.mark.parametrize(
+    ("damage", "share"),
+    [
+        (Damage(), None),
+        (Damage(3), None),
+        (Damage(0, 10), 0),
+        (Damage(3, 12), 0.25),
+        (Damage(20, 10), 1),
+        (Damage(1, 0), 1),
+    ],
+)
+def test_the_share_of_damaged_frames(damage, share):
+    assert damage.share == share

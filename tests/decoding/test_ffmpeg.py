@@ -14,8 +14,8 @@ import pytest
 
 from videofeatures.decoding import ffmpeg
 from videofeatures.decoding.ffmpeg_decoder import FfmpegDecoder
-from videofeatures.decoding.process import ReadTimeout
-from videofeatures.errors import UserError, VideoError
+from videofeatures.decoding.process import MemoryLimitError, ReadTimeout
+from videofeatures.errors import MachineError, UserError, VideoError
 from videofeatures.settings import Settings
 
 
@@ -61,6 +61,38 @@ def test_an_end_that_is_not_good_is_told(fake_ffmpeg, script, reason):
     assert error.value.reason == f"ffmpeg failed: {reason}"
 
 
+@pytest.mark.parametrize("name", ["KILL", "TERM", "HUP"])
+def test_who_has_killed_ffmpeg_was_not_the_video(fake_ffmpeg, name):
+    fake_ffmpeg(f"printf abcdef; kill -{name} $$")
+    with pytest.raises(MachineError, match=r"^ffmpeg was killed \(signal \d+\): out of memory"):
+        read_frames()
+
+
+@pytest.mark.parametrize("end", ["exit 0", "exit 1", "kill -SEGV $$", "exec sleep 60"])
+def test_an_ffmpeg_that_lacks_memory_is_ended_and_told(fake_ffmpeg, end):
+    fake_ffmpeg(f"printf abcdef; echo '[h264 @ 0x1] [error] Cannot allocate memory' >&2; {end}")
+    with pytest.raises(MemoryLimitError) as error:
+        read_frames()
+    assert error.value.reason.startswith("decoding needs more than 1000 MB of memory")
+    assert error.value.ffmpeg_lines == ["[h264 @ 0x1] Cannot allocate memory"]
+
+
+def test_a_crash_where_there_is_no_frame_is_an_end(fake_ffmpeg):
+    warning = "[fc#0 @ 0x1] [vo0->fg:1:0 @ 0x2] [warning] No filtered frames for output stream, x"
+    fake_ffmpeg(f"echo '{warning}' >&2; kill -SEGV $$")
+    assert read_frames() == []
+    fake_ffmpeg(f"printf abc; echo '{warning}' >&2; kill -SEGV $$")
+    with pytest.raises(VideoError):
+        read_frames()
+
+
+def test_whether_graphs_can_be_chained_is_tried(fake_ffmpeg):
+    can_chain = ffmpeg.can_chain_graphs.__wrapped__  # without what was found before
+    assert can_chain()
+    fake_ffmpeg('test "$(echo "$*" | grep -o filter_complex | wc -l)" = 1')
+    assert not can_chain()
+
+
 @pytest.mark.parametrize("script", ["sleep 60", "exec >&-; sleep 60", "printf abc; sleep 60"])
 def test_an_ffmpeg_that_does_not_answer_or_end_is_killed(fake_ffmpeg, script):
     fake_ffmpeg(f"echo last words >&2; {script.replace('sleep', 'exec sleep')}")
@@ -103,6 +135,8 @@ def test_the_cause_is_the_first_line_that_names_one():
     assert ffmpeg.find_cause([]) is None
     assert ffmpeg.find_cause(["", "[a @ 0x1] ", "Error opening input: x"]) is None
     assert ffmpeg.find_cause(["Conversion failed!", "[a @ 0x1] one", "two"]) == "one"
+    said = "[fc#0 @ 0x1] Stream map 'v:0' matches no streams."
+    assert ffmpeg.find_cause([said]) == ffmpeg.NO_VIDEO
     assert ffmpeg.find_cause(["Protocol 'http' not on whitelist 'file'!"]) == ffmpeg.PLAYLIST
 
 
@@ -113,17 +147,42 @@ def test_what_ffmpeg_says_of_a_file_is_bounded(fake_ffmpeg, monkeypatch):
     assert found == [str(k) for k in range(1, 21)]
 
 
-def test_the_version_is_that_of_the_ffmpeg_that_runs(fake_ffmpeg, tmp_path, monkeypatch):
+def test_the_version_is_that_of_the_ffmpeg_that_runs(fake_ffmpeg):
     with FfmpegDecoder(Settings()) as decoder:
         assert decoder.version()
         fake_ffmpeg("echo ffmpeg version n1.2-x Copyright")
         assert decoder.version() == "n1.2-x"
-        fake_ffmpeg("exit 1")
-        with pytest.raises(UserError, match="is no ffmpeg that runs"):
-            decoder.version()
-        monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "nothing"))
-        with pytest.raises(UserError, match="nothing: is no ffmpeg that runs"):
-            decoder.version()
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [("exit 1", "it ended with 1"), ("echo hi", "it says 'hi"), ("sleep 60", "no answer in 1 s")],
+)
+def test_a_program_that_is_no_ffmpeg_is_named(fake_ffmpeg, monkeypatch, script, why):
+    fake_ffmpeg(script)
+    monkeypatch.setattr(ffmpeg, "ASK_TIMEOUT_SECONDS", 1)
+    with pytest.raises(UserError, match=rf"ffmpeg: is no ffmpeg that runs \({why}"):
+        ffmpeg.ffmpeg_version()
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_an_ffmpeg_that_cannot_be_started_is_named_wherever_it_is_asked(
+    tmp_path, monkeypatch, is_there
+):
+    path = tmp_path / "nothing"
+    if is_there:
+        path.write_text("#!/bin/sh\n")
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(path))
+    why = "it cannot be executed" if is_there else "no such file"
+    for ask in (
+        ffmpeg.ffmpeg_version,
+        ffmpeg.find_codecs,
+        ffmpeg.find_hwaccel.__wrapped__,
+        lambda: ffmpeg.explain_failure("a", local_files_only=True),
+        read_frames,
+    ):
+        with pytest.raises(UserError, match=rf"nothing: is no ffmpeg that runs \({why}\)"):
+            ask()
 
 
 def test_a_device_is_taken_that_ffmpeg_can_use(fake_ffmpeg, monkeypatch):
@@ -138,7 +197,7 @@ def test_a_device_is_taken_that_ffmpeg_can_use(fake_ffmpeg, monkeypatch):
     find = ffmpeg.find_hwaccel.__wrapped__  # without what was found before
     assert find() == "qsv"
     fake_ffmpeg("exec sleep 60")
-    monkeypatch.setattr(ffmpeg, "HWACCEL_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(ffmpeg, "TRIAL_TIMEOUT_SECONDS", 0.1)
     assert find() == "none"
     stopped = threading.Event()
     stopped.set()

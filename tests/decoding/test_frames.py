@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import tracemalloc
+from collections import deque
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,8 +14,10 @@ import pytest
 
 from conftest import make_clip, run_ffmpeg
 from decoding.drawn_videos import corners, make_corners, make_numbered, numbers
+from decoding.hostile_videos import make_still
 from videofeatures.decoding.decoder import VideoMetadata
 from videofeatures.decoding.frames import iter_frames, resized_size
+from videofeatures.decoding.process import MemoryLimitError
 from videofeatures.decoding.view import View
 from videofeatures.errors import VideoError
 
@@ -169,3 +172,23 @@ def test_a_long_video_is_never_in_memory(tmp_path):
         tracemalloc.stop()
     assert count == 1500
     assert 0.9 < peak_mb < 10  # one frame, at least, is 0.9 MB
+
+
+@pytest.mark.parametrize("frame_rate", [1, 24])
+def test_a_picture_that_stands_still_takes_no_memory(tmp_path, monkeypatch, frame_rate):
+    path = make_still(tmp_path / "a.mkv", 1800)
+    options = {"frame_rate": frame_rate, "memory_bytes": 200 << 20}
+    frames = iter_frames(str(path), (398, 224), **options)
+    assert sum(1 for _ in frames) / frame_rate == pytest.approx(1804, abs=0.1)
+    monkeypatch.setattr("videofeatures.decoding.frames.can_chain_graphs", lambda stopped: False)
+    with pytest.raises(MemoryLimitError):
+        deque(iter_frames(str(path), (398, 224), **options), maxlen=0)
+
+
+def test_frames_are_the_same_with_an_ffmpeg_that_cannot_chain_graphs(real_clips, monkeypatch):
+    for path in real_clips.values():
+        plain = [f.tobytes() for f in iter_frames(str(path), (398, 224), frame_rate=5)]
+        name = "videofeatures.decoding.frames.can_chain_graphs"
+        with monkeypatch.context() as patch:
+            patch.setattr(name, lambda stopped: False)
+            assert plain == [f.tobytes() for f in iter_frames(str(path), (398, 224), frame_rate=5)]

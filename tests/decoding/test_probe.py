@@ -114,6 +114,54 @@ def test_a_path_need_not_be_utf8(probe, tmp_path):
     assert probe(path).width == 64
 
 
+SOUND = ("-f", "lavfi", "-i", "sine=d=1")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["mp3", "aac", "flac", "wav", "ogg", "oga", "opus", "ac3", "aiff", "wma", "mka", "amr", "au"],
+)
+def test_sound_under_any_name_has_no_video_stream(probe, tmp_path, kind):
+    path = tmp_path / "a.mp4"
+    rate = ("-ar", "8000") if kind == "amr" else ()
+    run_ffmpeg(*SOUND, *rate, sound := tmp_path / f"a.{kind}")
+    sound.rename(path)
+    with pytest.raises(VideoError, match=r"^no video stream$"):
+        probe(path)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.svg", "a.srt", "a.txt", "a"])
+@pytest.mark.parametrize("kind", ["srt", "vtt", "ass", "svg"])
+def test_subtitles_and_drawings_under_any_name_have_no_video_stream(probe, tmp_path, kind, name):
+    path = tmp_path / f"made.{kind}"
+    if kind == "svg":
+        path.write_text('<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>\n')
+    else:
+        text = tmp_path / "text.srt"
+        text.write_text("1\n00:00:00,000 --> 00:00:20,000\nx\n")
+        run_ffmpeg("-i", text, path)
+    path.rename(tmp_path / name)
+    with pytest.raises(VideoError, match=r"^no video stream$"):
+        probe(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.bin", "a.txt", "a.xb", "a.idf", "a.ans"])
+def test_no_picture_is_drawn_from_text(probe, tmp_path, name):
+    path = tmp_path / name
+    path.write_text("\x1b[31mhello\x1b[0m\n" * 100)
+    with pytest.raises(VideoError, match=r"^text, not a video"):
+        probe(path)
+
+
+def test_a_segment_without_its_beginning_is_told(probe, tmp_path):
+    film = ("-f", "lavfi", "-i", "testsrc2=s=64x48:d=2", "-c:v", "libx264")
+    run_ffmpeg(*film, "-f", "dash", tmp_path / "a.mpd")
+    path = tmp_path / "a.mp4"
+    (tmp_path / "chunk-stream0-00001.m4s").rename(path)
+    with pytest.raises(VideoError, match=r"^a segment of a stream without the init segment"):
+        probe(path)
+
+
 def test_what_cannot_be_read_is_named(probe, tmp_path):
     os.mkfifo(tmp_path / "pipe.mp4")
     (tmp_path / "dangling.mp4").symlink_to("nothing-here.mp4")
@@ -123,6 +171,8 @@ def test_what_cannot_be_read_is_named(probe, tmp_path):
         "pipe.mp4": "is not a file but a pipe or a device: give its content as a file",
         ".": "is a folder",
         "x" * 300: "File name too long",
+        "a\0.mp4": "no path of a file: embedded null byte",
+        "\udcff.mp4": "no such file",
     }.items():
         with pytest.raises(VideoError) as error:
             probe(tmp_path / name)
@@ -131,10 +181,12 @@ def test_what_cannot_be_read_is_named(probe, tmp_path):
 
 def test_what_ffmpeg_says_of_broken_content_is_told(probe, tmp_path):
     text = tmp_path / "text.mp4"
-    text.write_text("not a video")
-    with pytest.raises(VideoError) as error:
-        probe(text)
-    assert error.value.reason == "Invalid data found when processing input: moov atom not found"
+    for content, kind in ((b"\1\2\3\4", ""), (b"a text", "text, not a video: ")):
+        text.write_bytes(content)
+        with pytest.raises(VideoError) as error:
+            probe(text)
+        reason = f"{kind}Invalid data found when processing input: moov atom not found"
+        assert error.value.reason == reason
     assert "moov atom not found" in error.value.ffmpeg_lines[0]
 
 

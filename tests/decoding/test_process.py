@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from videofeatures.decoding.process import ChildProcess, NoAnswerError, ReadTimeout
+from videofeatures.decoding.tally import Tally
 from videofeatures.errors import VideoError
 
 
@@ -120,3 +121,25 @@ def test_what_was_said_before_it_went_silent_is_told():
 def test_what_cannot_be_started_is_an_error_of_the_system(tmp_path):
     with pytest.raises(FileNotFoundError):
         ChildProcess([str(tmp_path / "nothing")], ReadTimeout(1), deque())
+
+
+@pytest.mark.parametrize(("limit_mb", "status"), [(100, 1), (400, 0), (None, 0)])
+def test_memory_is_bounded(limit_mb, status):
+    script = "import sys; print('up', file=sys.stderr, flush=True); bytearray(200 << 20)"
+    with ChildProcess(
+        [sys.executable, "-c", f"import time; time.sleep(0.5); {script}"],
+        ReadTimeout(60),
+        deque(maxlen=3),
+        memory_bytes=limit_mb and limit_mb << 20,
+    ) as process:
+        assert process.wait() == status
+    assert process.peak_memory_bytes > 1 << 20
+    assert (process.stderr_lines[-1] == "MemoryError") is bool(status)
+
+
+def test_a_listener_is_told_first_and_may_end_it():
+    tally = Tally()
+    says = "[info] a\n[error] b\n[error] Cannot allocate memory\n"
+    with start(f"printf '{says}' >&2; exec sleep 60", listener=tally) as process:
+        assert process.wait() == -signal.SIGKILL
+    assert list(process.stderr_lines) == ["b", "Cannot allocate memory"]

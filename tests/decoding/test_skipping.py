@@ -12,6 +12,7 @@ import pytest
 
 from conftest import run_ffmpeg
 from videofeatures.decoding.clips import Decoding
+from videofeatures.decoding.decoder import Damage
 from videofeatures.decoding.ffmpeg_decoder import FfmpegDecoder
 from videofeatures.decoding.frames import iter_frames
 from videofeatures.decoding.skipping import _as_filter, skip_filter
@@ -155,5 +156,5 @@ def test_the_setting_reaches_ffmpeg(clips, monkeypatch):
     for skip_unused in (False, True):
         with FfmpegDecoder(Settings(skip_unused=skip_unused)) as decoder:
             view = BACKBONES["resnet152"].view
-            list(decoder.frames(source, decoder.probe(source), view, deque()))
+            list(decoder.frames(source, decoder.probe(source), view, deque(), Damage()))
     assert given == [None, skip_filter(source.path, 1)]

@@ -62,7 +62,13 @@ def test_requests_are_answered_in_json_and_the_end_of_input_is_the_end(worker, t
 
 
 def test_all_that_can_be_asked_is_known(worker, tmp_path):
-    assert set(FUNCTIONS) == {"probe_video", "read_duration", "skip_filter", "find_truncation"}
+    assert set(FUNCTIONS) == {
+        "probe_video",
+        "read_duration",
+        "skip_filter",
+        "find_truncation",
+        "look_at_packets",
+    }
     worker.stdin.write(request("system", "/"))
     worker.stdin.flush()
     assert worker.wait(60) == 1

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +18,16 @@ import extract
 from conftest import (
     ROOT,
     make_clip,
+    make_feature,
     make_job,
     make_target,
+    run_ffmpeg,
     run_in_terminal,
     seeded_state,
     start_session,
     write_csv,
 )
+from decoding.faulty_videos import has_ended, workers
 from videofeatures.planning.jobs import job_path, write_job
 from videofeatures.settings import Settings
 
@@ -89,7 +93,7 @@ def test_a_broken_video_ends_with_1_and_the_others_done(tmp_path, rows, real_cli
     (tmp_path / "0.mp4").write_text("not a video")
     result = run(tmp_path, "--csv", "input.csv", "--backbone", "efficientnet_lite0")
     assert result.returncode == 1
-    assert "FAILED  0.mp4: Invalid data found" in result.stderr
+    assert "FAILED  0.mp4: text, not a video: Invalid data found" in result.stderr
     assert "1 of 2 videos failed" in result.stderr
     assert (tmp_path / rows[1][1]).exists()
 
@@ -118,7 +122,7 @@ def test_bad_input_ends_with_2_and_one_message(tmp_path, rows, arguments, messag
 def test_nothing_to_do_costs_no_torch(tmp_path, rows):
     for _, feature in rows:
         (tmp_path / feature).parent.mkdir(exist_ok=True)
-        np.save(tmp_path / feature, np.zeros((1, 2)))
+        make_feature(tmp_path / feature)
     code = (
         "import sys, extract;"
         "status = extract.main(['--csv', 'input.csv']);"
@@ -203,3 +207,28 @@ def test_ctrl_c_ends_with_a_word_and_keeps_what_is_done(tmp_path, rows):
     assert interrupted == "interrupted; what is done is kept, and the next run does the rest"
     assert counts.startswith("2 done, 0 failed, 0 missing, 1 pending")
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["0.npy", "1.npy"]
+
+
+def test_a_stop_ends_a_job_whose_videos_are_looked_through_for_ever(tmp_path, real_clips):
+    rows = []
+    for k in range(2):
+        path = tmp_path / f"{k}.mkv"
+        run_ffmpeg("-f", "lavfi", "-i", "testsrc2=s=64x64:d=4", path)
+        os.truncate(path, 700)
+        os.truncate(path, 40_000_000_000)  # of nothing
+        rows.append((path.name, f"{k}.npy"))
+    write_csv(tmp_path / "input.csv", rows)
+    options = ("--csv", "input.csv", "--backbone", "efficientnet_lite0")
+    command = [sys.executable, ROOT / "scripts" / "extract.py", *options]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        while not workers(process.pid):
+            assert process.poll() is None
+            time.sleep(0.1)
+        looking = workers(process.pid)
+        time.sleep(1)
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=100)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "interrupted; what is done is kept" in said
+    assert "FAILED" not in said
+    assert all(has_ended(worker) for worker in looking)

@@ -152,7 +152,7 @@ def test_one_ffmpeg_is_killed(collection, expected, seed):
     assert len(found) >= NUM_VIDEOS - 1
     failed = [e for e in collection.records() if e["status"] == "failed"]
     assert len(failed) == NUM_VIDEOS - len(found)
-    assert all(entry["reason"].startswith("ffmpeg failed") for entry in failed)
+    assert all(entry["reason"].startswith("ffmpeg was killed") for entry in failed)
     assert collection.run().returncode == 0
     assert_right(collection.features(), expected)
     assert len(collection.features()) == NUM_VIDEOS

@@ -263,7 +263,7 @@ def test_files_can_be_asked_for_by_path_whatever_their_state(workflow, videos, p
     os.utime(videos[1], (time.time() - 7, time.time() - 7))
     failed = workflow.run("-k", *paths[:4], check=False)
     assert failed.returncode == 1
-    assert "videos/2.mp4: Invalid data found" in failed.stderr
+    assert "videos/2.mp4: text, not a video: Invalid data found" in failed.stderr
     assert sorted(workflow.features()) == ["0", "1", "3"]
     assert workflow.count("done") == {"0": 2, "1": 2, "3": 1}
     # No row has it.

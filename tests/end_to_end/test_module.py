@@ -117,12 +117,12 @@ def test_a_broken_video_costs_what_depends_on_it_and_nothing_else(outer):
     failed = outer.run(check=False)
     assert failed.returncode == 1
     assert "3 of 4 pending rows done, 1 failed" in failed.stderr
-    assert "demo/2.mp4: Invalid data found" in failed.stderr
+    assert "demo/2.mp4: text, not a video: Invalid data found" in failed.stderr
     # Those that were in a job with it wait for the next run, which has no job for them.
     assert outer.run(check=False).returncode == 1
     assert outer.means() == {"0", "1", "3"}
     assert outer.done() == {"0": 1, "1": 1, "3": 1}
-    assert ",failed,Invalid data found" in outer.manifest_text()
+    assert ',failed,"text, not a video: Invalid data found' in outer.manifest_text()
     make_clip(outer.folder / "demo" / "2.mp4", seconds=2, size="160x120")
     outer.run()
     assert outer.means() == {"0", "1", "2", "3"}

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
 
@@ -198,12 +200,12 @@ def test_a_broken_video_costs_its_own_row_only(workflow, own_clips):
     failed = workflow.run(check=False)
     assert failed.returncode == 1
     assert "3 of 5 pending rows done, 2 failed" in failed.stderr
-    assert "clips/1.mp4: Invalid data found" in failed.stderr
+    assert "clips/1.mp4: text, not a video: Invalid data found" in failed.stderr
     assert "clips/gone.mp4: no such file" in failed.stderr
     assert sorted(workflow.features()) == ["0", "2", "3"]
     assert workflow.pending() == {
         "features/1.npy": "clips/1.mp4: no feature file (failed before: "
-        "Invalid data found when processing input: moov atom not found)",
+        "text, not a video: Invalid data found when processing input: moov atom not found)",
         "features/gone.npy": "clips/gone.mp4: no feature file (failed before: no such file)",
     }
     broken.write_bytes(good)
@@ -223,12 +225,12 @@ def test_a_video_that_cannot_be_done_any_more_leaves_its_features_where_they_are
     assert "1 of 2 pending rows done, 1 failed" in failed.stderr
     assert sorted(done.features()) == ["0", "1", "2", "3"]
     np.testing.assert_array_equal(done.features()["1"], before)
-    why = "the video has changed since (failed before: Invalid data found"
+    why = "the video has changed since (failed before: text, not a video: "
     assert list(done.pending()) == ["features/1.npy"]
     assert why in done.pending()["features/1.npy"]
     line = done.manifest()["1"]
     assert (line["state"], line["stale"]) == ("failed", "the video has changed since")
-    assert line["reason"].startswith("Invalid data found")
+    assert line["reason"].startswith("text, not a video: Invalid data found")
     assert {line["stale"] for name, line in done.manifest().items() if name != "1"} == {""}
 
 
@@ -414,6 +416,63 @@ def test_paths_may_hold_almost_anything(workflow, clips):
     assert workflow.pending() == {}
 
 
+def test_names_are_found_in_utf_8_whatever_the_locale(workflow, clips):
+    (workflow.folder / "é日本.mp4").symlink_to(clips[0])
+    workflow.write_rows(("é日本.mp4", "features/é日本.npy"))
+    c_locale = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    workflow.environment = os.environ | c_locale
+    told = workflow.run("-n", check=False)
+    assert told.stdout.count("Type `export PYTHONUTF8=1`, and start again") == 1
+    assert "Traceback" not in told.stdout + told.stderr
+    workflow.environment |= {"PYTHONUTF8": "1"}
+    workflow.run()
+    assert list(workflow.features()) == ["é日本"]
+
+
+def test_results_may_be_called_like_an_option(workflow, clips):
+    workflow.write_rows((clips[0], "features/0.npy"))
+    workflow.run(results="-r")
+    assert (workflow.folder / "-r" / "manifest.csv").exists()
+    assert list(workflow.features()) == ["0"]
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"results": "videos.csv"}, "results: videos.csv: files cannot be written there"),
+        ({"results": "r{x}s"}, "results: 'r{x}s' holds a brace"),
+        ({"results": "~/r"}, "results: '~/r' begins with `~`"),
+        ({"minutes_per_video": ".inf"}, "minutes_per_video: inf is not a number"),
+        ({"weights": "/proc/self/mem"}, "Input/output error"),
+        ({"results": "/proc/r"}, "/proc/r: cannot be written: "),
+    ],
+)
+def test_what_cannot_be_is_one_message(workflow, clips, config, message):
+    workflow.write_rows((clips[0], "features/0.npy"))
+    result = workflow.run(check=False, **config)
+    assert result.returncode == 1
+    assert result.stderr.count(message) == 1
+    assert "Traceback" not in result.stderr + result.stdout
+
+
+def test_a_clone_in_a_folder_with_braces_is_refused(tmp_path, real_weights):
+    (tmp_path / "a{b}").mkdir()
+    workflow = Workflow(tmp_path / "a{b}", real_weights)
+    workflow.write_rows(("a.mp4", "a.npy"))
+    result = workflow.run("-n", check=False)
+    assert "Snakemake takes the braces in this name for those of wildcards" in result.stdout
+    assert "Traceback" not in result.stderr + result.stdout
+
+
+def test_touch_says_that_it_does_nothing(workflow, clips):
+    workflow.write_rows(*[(clip, f"features/{clip.stem}.npy") for clip in clips])
+    told = workflow.run("--touch").stderr
+    assert "--touch makes no features" in told
+    assert "pending rows done" not in told
+    assert workflow.features() == {}
+    assert len(workflow.pending()) == len(clips)
+
+
 @pytest.mark.parametrize("content", ["", "video_path,feature_path\n"])
 def test_an_empty_csv_is_nothing_to_do(workflow, content):
     (workflow.folder / "videos.csv").write_text(content)
@@ -449,6 +508,50 @@ def test_configuration_can_come_from_a_file(workflow, clips):
     workflow.config = {"l2_normalize": "false"}  # as typed on a command line
     workflow.run()
     assert np.linalg.norm(np.load(workflow.folder / "features" / "0.npy")[0].astype(float)) > 2
+
+
+def test_text_is_taken_as_it_is_typed_on_other_nodes_too(workflow, clips):
+    workflow.write_rows((clips[0], "features/0.npy"))
+    shutil.copy(workflow.folder / "videos.csv", workflow.folder / "007")
+    typed = {"videos": "007", "results": "1.10"}
+    run_on_cluster(workflow, **typed)
+    assert sorted(workflow.features()) == ["0"]
+    assert (workflow.folder / "1.10" / "manifest.csv").exists()
+    assert not {"7", "1.1", "results"} & {path.name for path in workflow.folder.iterdir()}
+    assert workflow.pending(**typed) == {}
+    content = {key: f"{key}: {value}\n" for key, value in (workflow.config | typed).items()}
+    (workflow.folder / "my.yaml").write_text("".join(content.values()))
+    workflow.config = {"backbone": "efficientnet_lite0"}
+    told = workflow.run("-n", "--configfile", "my.yaml").stderr
+    assert "1 rows: 1 done" in told
+
+
+@pytest.mark.parametrize("value", ["on", "null", "2024-01-01", "[x]", "a: b", "nan", "0x10"])
+def test_what_yaml_makes_of_a_text_is_not_what_was_typed(workflow, value):
+    workflow.write_rows()
+    told = workflow.run("-n", videos=value, check=False).stdout
+    assert f"{value}: no such file. Write a CSV" in told
+
+
+def test_a_file_of_some_keys_is_enough_from_any_folder(workflow, tmp_path_factory, clips):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    write_csv(elsewhere / "videos.csv", [(clips[0], "a.npy")])
+    (workflow.folder / "partial.yaml").write_text("backbone: efficientnet_lite0\n")
+    (workflow.folder / "more.yaml").write_text("weights: random\n")
+    workflow.config = {"videos": "videos.csv"}
+    (workflow.folder / "config" / "config.yaml").write_text("resize_size: 256\n")
+
+    def told(folder: Path, *arguments: str | Path) -> str:
+        command = workflow.command("-n", *arguments)
+        result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        assert "1 rows: 0 done, 1 pending" in result.stderr, result.stderr
+        return result.stderr
+
+    files = ("--configfile", "partial.yaml", "more.yaml")
+    assert "random weights" in told(workflow.folder, "--directory", elsewhere, *files)
+    told(workflow.folder, "--directory", elsewhere)
+    told(elsewhere, "-s", workflow.folder / "Snakefile")
+    told(elsewhere, "-s", workflow.folder / "Snakefile", *files[:1], workflow.folder / files[1])
 
 
 @pytest.mark.parametrize(
@@ -498,7 +601,7 @@ def test_the_manifest_has_the_state_of_every_row(workflow, own_clips):
     assert (done["num_features"], done["feature_dim"]) == ("2", "1280")
     assert float(done["duration_seconds"]) == 2
     assert float(done["seconds"]) > 0
-    assert failed["reason"].startswith("Invalid data found")
+    assert failed["reason"].startswith("text, not a video: Invalid data found")
     assert "moov atom not found" in failed["ffmpeg_lines"]
     assert missing["reason"] == "no such file"
 
@@ -528,6 +631,60 @@ def test_the_manifest_can_be_made_at_any_time(done):
         2,
         "nothing.yaml: No such file or directory\n",
     )
+
+
+def test_a_run_with_nothing_to_do_leaves_a_manifest_and_a_report_that_are_true(workflow, clips):
+    rows = [(clip, f"features/{clip.stem}.npy") for clip in clips]
+    workflow.write_rows(*rows)
+    workflow.run()
+    # As a run leaves it whose job goes on after Snakemake itself was killed.
+    manifest = workflow.results / "manifest.csv"
+    manifest.write_text(manifest.read_text().replace(",done,", ",pending,"))
+    old = workflow.state()
+    workflow.run("-n", report="true")
+    assert workflow.state() == old
+    result = workflow.run(report="true")
+    assert [line["state"] for line in workflow.manifest().values()] == ["done"] * len(rows)
+    assert "4 done, 0 failed" in result.stderr
+    report = workflow.results / "report.html"
+    first = report.stat().st_mtime_ns
+    workflow.run(report="true")
+    assert report.stat().st_mtime_ns == first  # nothing is new
+    workflow.write_rows(*rows[1:])
+    workflow.run(report="true")
+    assert list(workflow.manifest()) == [clip.stem for clip in clips[1:]]
+    assert report.stat().st_mtime_ns > first
+    # Who asks for one file learns of no other one.
+    workflow.write_rows(*rows)
+    workflow.run(rows[1][1])
+    assert len(workflow.manifest()) == len(rows)
+
+
+KILLER = """#!/bin/sh
+case "$*" in *killer*rawvideo*) sleep 0.3; kill -KILL $PPID; sleep 60 ;; esac
+exec "FFMPEG" "$@"
+"""
+
+
+def test_a_row_that_brings_its_process_down_does_not_hold_up_the_others(workflow, clips, tmp_path):
+    ffmpeg = tmp_path / "ffmpeg"
+    ffmpeg.write_text(KILLER.replace("FFMPEG", imageio_ffmpeg.get_ffmpeg_exe()))
+    ffmpeg.chmod(0o755)
+    workflow.environment = os.environ | {"IMAGEIO_FFMPEG_EXE": str(ffmpeg)}
+    shutil.copy(clips[0], tmp_path / "killer.mp4")
+    videos = ["killer.mp4", *clips]
+    workflow.write_rows(*[(video, f"features/{Path(video).stem}.npy") for video in videos])
+    first = workflow.run(check=False)
+    assert "killer.mp4: was in work when its process was killed" in first.stderr
+    second = workflow.run("--keep-going", check=False)
+    assert "get jobs of their own: killer.mp4" in second.stderr
+    third = workflow.run("--keep-going", check=False)
+    assert sorted(workflow.features()) == sorted(clip.stem for clip in clips)
+    assert "1 pending in 1 jobs" in workflow.run("-n").stderr
+    assert "was in work when its process was killed" in third.stderr
+    workflow.environment = None
+    workflow.run()
+    assert len(workflow.features()) == len(videos)
 
 
 def test_an_interrupted_run_leaves_a_manifest(workflow, clips, tmp_path):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from conftest import make_recipe, make_target
+from videofeatures.errors import MachineError
 from videofeatures.extraction.batching import MAX_BATCHES_WAITING, Batcher
 from videofeatures.extraction.events import Decoded
 from videofeatures.extraction.target_state import TargetState
@@ -204,4 +205,5 @@ def test_a_frame_that_does_not_fit_alone_costs_its_own_video():
     left = [*stage.end(big), *stage.end(small), *stage.flush()]
     assert left == ["big", "small"]
     assert str(big.state.error) == "out of memory, even in a batch of one: too large"
+    assert isinstance(big.state.error, MachineError)
     assert small.state.error is None

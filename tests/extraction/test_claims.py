@@ -8,12 +8,13 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
-from conftest import ROOT
+from conftest import ROOT, wait_for
 from videofeatures.extraction import claims as claims_module
 from videofeatures.extraction.claims import Claims, remove_abandoned_claims
 from videofeatures.files import replace_file
@@ -244,3 +245,43 @@ def test_a_row_that_is_released_while_it_is_taken_over_has_one_holder(tmp_path, 
         monkeypatch.setattr(second, "_is_abandoned", release_meanwhile)
         assert [second.take(str(path)), third.take(str(path))] in ([True, False], [False, True])
     assert hidden(tmp_path) == []
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "7", "null", '{"machine": 1}', "[" * 100_000])
+def test_a_claim_that_says_nothing_is_abandoned_when_nobody_touches_it(tmp_path, text):
+    path = str(tmp_path / "a.npy")
+    with Claims(LONG) as claims:
+        assert claims.take(path)
+        (claim,) = tmp_path.iterdir()
+        claim.write_text(text)
+        with Claims(0.2) as others:
+            assert not others.take(path)
+            wait_for(lambda: others.take(path))
+
+
+def test_anybody_can_read_a_claim_whatever_the_mask_of_its_holder(tmp_path):
+    before = os.umask(0o077)
+    try:
+        with Claims(LONG) as claims:
+            assert claims.take(str(tmp_path / "a.npy"))
+            (claim,) = tmp_path.iterdir()
+            assert claim.stat().st_mode & 0o777 == 0o644
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_a_claim_that_cannot_be_read_is_abandoned_when_nobody_touches_it():
+    with tempfile.TemporaryDirectory() as folder, Claims(LONG) as claims:
+        os.chmod(folder, 0o777)
+        path = os.path.join(folder, "a.npy")
+        assert claims.take(path)
+        (claim,) = Path(folder).iterdir()
+        claim.chmod(0o600)
+        os.seteuid(65534)
+        try:
+            with Claims(0.2) as others:
+                assert not others.take(path)
+                wait_for(lambda: others.take(path))
+        finally:
+            os.seteuid(0)

@@ -149,8 +149,8 @@ def test_decoders_stop_when_enough_is_waiting(tmp_path, claims, monkeypatch):
     decoded: Counter[str] = Counter()
     real_frames = FfmpegDecoder.frames
 
-    def frames(self, source, *args):
-        for frame in real_frames(self, source, *args):
+    def frames(self, source, *args, **options):
+        for frame in real_frames(self, source, *args, **options):
             decoded[source.path] += 1
             yield frame
 
@@ -166,6 +166,21 @@ def test_decoders_stop_when_enough_is_waiting(tmp_path, claims, monkeypatch):
                 is_first = False
                 time.sleep(1)  # they could do all of it in that time
     assert num_taken == 16
+
+
+def test_a_short_video_does_not_wait_for_all_that_a_long_one_has_waiting(tmp_path, claims):
+    long, short = (
+        make_target(
+            make_clip(tmp_path / f"{k}.mp4", seconds=k, size="64x64"), tmp_path / f"{k}.npy"
+        )
+        for k in (300, 3)
+    )
+    with start([long, short], claims, num_decoders=2) as decoders:
+        time.sleep(3)  # what can be decoded is waiting
+        events = take_all(decoders)
+    end = next(k for k, event in enumerate(events) if isinstance(event, Ended))
+    assert events[end].target == short
+    assert end < 150
 
 
 def test_an_error_of_a_decoder_thread_is_raised_where_events_are_taken(

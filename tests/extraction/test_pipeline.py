@@ -204,8 +204,8 @@ def test_a_stuck_video_does_not_hold_up_the_others(tmp_path, real_weights, monke
     others_done = threading.Event()
     real_frames = FfmpegDecoder.frames
 
-    def slow_for_the_first(self, source, *args):
-        for frame in real_frames(self, source, *args):
+    def slow_for_the_first(self, source, *args, **options):
+        for frame in real_frames(self, source, *args, **options):
             if Path(source.path).name == "0.mp4":
                 assert others_done.wait(60)
             yield frame
@@ -379,8 +379,8 @@ def test_videos_are_decoded_while_the_network_is_loaded(tmp_path, real_weights, 
     decoded = threading.Event()
     real_frames, real_load_networks = FfmpegDecoder.frames, pipeline._load_networks
 
-    def frames(*args):
-        for frame in real_frames(*args):
+    def frames(*args, **options):
+        for frame in real_frames(*args, **options):
             decoded.set()
             yield frame
 
@@ -420,6 +420,51 @@ resource.setrlimit(resource.RLIMIT_AS, (size + int(sys.argv.pop(1)),) * 2)
 import extract
 sys.exit(extract.main(sys.argv[1:]))
 """
+
+
+def test_a_video_that_takes_long_is_told_of_while_it_is_in_work(
+    tmp_path, real_weights, monkeypatch
+):
+    for name in ("WORKING_SECONDS", "WAIT_SECONDS"):
+        monkeypatch.setattr(pipeline, name, 0.01)
+    video = make_clip(tmp_path / "a.mp4", seconds=60, size="320x240")
+    small = make_clip(tmp_path / "b.mp4", seconds=2, size="320x240")
+    num_failed, (feature, _) = extract(
+        [video, small], tmp_path, Settings(backbone="efficientnet_lite0"), real_weights
+    )
+    assert num_failed == 0
+    (path,) = (tmp_path / "results" / "records").iterdir()
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    working = [line for line in lines if line["status"] == "working"]
+    shares = [line["share"] for line in working if line["feature_path"] == str(feature)]
+    assert len(shares) > 1
+    assert shares == sorted(shares)
+    assert 0 < shares[0] < shares[-1] <= 1
+
+
+@pytest.mark.parametrize(("num_seconds", "num_threads"), [(2, [1, 1]), (60, [1, 4])])
+def test_a_video_that_is_most_of_a_job_has_the_threads_of_the_others(
+    tmp_path, real_weights, monkeypatch, num_seconds, num_threads
+):
+    given = []
+    real_frames = FfmpegDecoder.frames
+
+    def frames(self, source, *args, num_threads):
+        given.append((source.path, num_threads))
+        return real_frames(self, source, *args, num_threads=num_threads)
+
+    monkeypatch.setattr(FfmpegDecoder, "frames", frames)
+    lengths = [2, 2, 2, 2, num_seconds]
+    videos = [
+        make_clip(tmp_path / f"{k}.mp4", seconds=length, size="160x120")
+        for k, length in enumerate(lengths)
+    ]
+    targets = [make_target(video, tmp_path / f"{video.stem}.npy") for video in videos]
+    job = make_job(
+        Settings(backbone="efficientnet_lite0"), real_weights, tmp_path / "results", targets
+    )
+    assert run_job(job, num_threads=4) == 0
+    assert [dict(given)[str(videos[k])] for k in (0, -1)] == num_threads
 
 
 def test_a_batch_that_is_too_large_for_the_memory_is_halved(tmp_path, real_clips):

@@ -15,7 +15,7 @@ import pytest
 
 from conftest import RunFolder, make_recipe, make_target
 from videofeatures.decoding.decoder import VideoMetadata
-from videofeatures.errors import UserError, VideoError
+from videofeatures.errors import MachineError, UserError, VideoError
 from videofeatures.extraction.events import Begun, Decoded
 from videofeatures.extraction.target_state import TargetState
 from videofeatures.extraction.writer import Writer
@@ -31,8 +31,9 @@ FACTS = {
     "width": 320,
     "height": 240,
     "codec": "h264",
+    "damaged_share": 0.125,
 }
-DECODED = Decoded(METADATA, num_frames=3, num_clips=3, seconds=0.5)
+DECODED = Decoded(METADATA, num_frames=3, num_clips=3, damaged_share=0.125, seconds=0.5)
 FEATURES = np.arange(12, dtype=np.float16).reshape(3, 4)
 VIDEO = {"video_size": 1234, "video_mtime_ns": 5678}
 
@@ -53,7 +54,7 @@ class Desk(RunFolder):
                 "settings": recipe.numerics,
                 "digest": recipe.digest,
                 "weights": recipe.weights_id,
-                "device": "cpu",
+                "host": "node",
             }
             for recipe in self.recipes
         ]
@@ -67,6 +68,8 @@ class Desk(RunFolder):
             state.add_feature(k, features[k], float(k))
         for name, value in facts.items():
             setattr(state, name, value)
+        if state.begun:
+            state.begun = Begun(state.target, *VIDEO.values())
         return state
 
     def failure(self, error: Exception | None, **facts: object) -> dict:
@@ -92,7 +95,7 @@ def desk(tmp_path, recorder) -> Desk:
 @pytest.mark.parametrize("stale", [True, False])
 def test_a_beginning_says_which_video_and_whether_a_file_was_there(desk, stale):
     target = make_target("a.mp4", desk.path, stale=stale)
-    desk.writer.begin(desk.state(target=target))
+    desk.writer.begin(Begun(target, *VIDEO.values()))
     (line,) = desk.records()
     assert line.pop("time") > 0
     assert line == VIDEO | {
@@ -111,8 +114,8 @@ def test_a_complete_target_has_its_file_and_all_facts_are_recorded(desk):
     with np.load(desk.path) as file:
         np.testing.assert_array_equal(file["features"], FEATURES)
     (line,) = desk.records()
-    # `stale` is what is said of a row that is not done.
-    assert set(line) == set(RowLine.__annotations__) - {"stale"}
+    # The others are what is said of a row that is not done.
+    assert set(line) == set(RowLine.__annotations__) - {"stale", "is_machine"}
     assert line.pop("time") > 0
     assert line.pop("seconds") >= 0
     assert line == VIDEO | FACTS | {
@@ -134,7 +137,7 @@ def test_a_complete_target_has_its_file_and_all_facts_are_recorded(desk):
 
 def test_a_record_is_of_the_target_s_own_recipe(desk):
     target = make_target("a.mp4", desk.path, recipe=1)
-    desk.writer.begin(desk.state(target=target))
+    desk.writer.begin(Begun(target, *VIDEO.values()))
     assert desk.writer.finish(desk.state(target=target))
     assert [line["digest"] for line in desk.records()] == [desk.recipes[1].digest] * 2
 
@@ -162,6 +165,9 @@ def test_a_file_holds_the_features_as_they_came(desk, suffix, dtype):
 
 
 def test_an_npz_says_of_what_it_is_made_and_with_what(desk):
+    device = {"dtype": "float32", "device": "cpu", "device_uuid": None, "ffmpeg": "9.0"}
+    desk.writer.compute_on({"time": 1.0, "status": "device", **device})
+    assert desk.records()[0] == {"time": 1.0, "status": "device", **device}
     assert desk.writer.finish(desk.state())
     with np.load(desk.path, allow_pickle=False) as file:
         np.testing.assert_array_equal(file["timestamps"], [0.5, 1.5, 2.5])
@@ -171,7 +177,11 @@ def test_an_npz_says_of_what_it_is_made_and_with_what(desk):
         "settings": json.loads(json.dumps(recipe.numerics)),
         "digest": recipe.digest,
         "weights": "aaaaaaaa",
+        "host": "node",
+        "dtype": "float32",
         "device": "cpu",
+        "device_uuid": None,
+        "ffmpeg": "9.0",
         "video_path": "a.mp4",
         "sample_aspect_ratio": "16/15",
     }
@@ -215,8 +225,25 @@ def test_a_video_that_fails_is_recorded_with_what_ffmpeg_said(desk, caplog, stal
         "reason": "no video stream",
         "ffmpeg_lines": ["line 1", "line 2"],
         "duration_seconds": 2.96,
+        "damaged_share": 0.125,
+        "is_machine": False,
     }
     assert caplog.messages == ["FAILED  a.mp4: no video stream"]
+
+
+@pytest.mark.parametrize(
+    ("error", "is_machine"),
+    [
+        (VideoError("broken"), False),
+        (KeyError("x"), False),
+        (MachineError("ffmpeg was killed"), True),
+        (OSError(errno.EIO, "Input/output error"), True),
+        (OSError(errno.EMFILE, "Too many open files"), True),
+        (MemoryError("no room"), True),
+    ],
+)
+def test_it_is_recorded_whether_the_machine_failed_or_the_video(desk, error, is_machine):
+    assert desk.failure(error)["is_machine"] is is_machine
 
 
 def test_a_failure_leaves_the_file_of_before(desk):
@@ -304,7 +331,7 @@ def test_records_that_cannot_be_written_end_the_job_and_change_no_file(desk):
     desk.path.parent.mkdir()
     desk.path.write_text("old")
     with pytest.raises(UserError, match="records cannot be written: File too large"):
-        desk.writer.begin(desk.state())
+        desk.writer.begin(desk.state().begun)
     for error in (None, VideoError("broken"), KeyError("x")):
         with pytest.raises(UserError, match="records cannot be written: File too large"):
             desk.writer.finish(desk.state(error=error))

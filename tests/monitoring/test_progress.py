@@ -51,8 +51,42 @@ def test_rows_that_others_did_count_as_ended_but_not_as_speed(clock):
     progress.add(elsewhere=50)
     progress.add(done=10, video_seconds=10)
     assert progress.num_ended == 60
-    assert progress.rates() == (1, 1)
+    assert progress.rates() == (1, 1, 0)
     assert "40 s left" in str(progress)
+
+
+def test_the_time_left_is_that_of_the_bytes_that_are_left(clock):
+    progress = Progress(11, clock=clock)
+    progress.total_bytes = 2000
+    clock.now += 10
+    progress.add(done=10, video_seconds=10, num_bytes=100)
+    assert progress.seconds_left() == 190  # and not one second, as of eleven rows
+    clock.now += 10
+    progress.set_working(100)
+    assert progress.seconds_left() == 180
+    progress.set_working(1900)
+    assert progress.seconds_left() == 0
+    progress.set_working(0)
+    progress.add(failed=1, num_bytes=1900)
+    assert progress.seconds_left() is None
+    assert progress.rates() == (11 / 20, 10 / 20, 2000 / 20)
+
+
+def test_rows_that_others_did_are_taken_for_ones_of_the_usual_size(clock):
+    progress = Progress(4, clock=clock)
+    progress.total_bytes = 400
+    clock.now += 1
+    progress.add(done=1, num_bytes=70)
+    progress.add(elsewhere=2)
+    assert progress.num_bytes == 270
+
+
+def test_without_a_video_that_is_there_rows_tell_the_time_left(clock):
+    progress = Progress(20, clock=clock)
+    progress.total_bytes = 0
+    clock.now += 10
+    progress.add(failed=10)
+    assert progress.seconds_left() == 10
 
 
 def test_at_its_end_no_time_is_left(clock):
@@ -71,7 +105,7 @@ def test_rates_are_those_of_the_last_minutes(clock):
     for _ in range(700):  # then ten a second
         clock.now += 1
         progress.add(done=10, video_seconds=100)
-    rows, video_seconds = progress.rates()
+    rows, video_seconds, _ = progress.rates()
     assert rows == pytest.approx(10, rel=0.01)
     assert video_seconds == pytest.approx(100, rel=0.01)
     assert len(progress._samples) <= progress_module.MAX_SAMPLES + 2
@@ -144,3 +178,9 @@ def test_a_line_never_fills_the_terminal(clock, monkeypatch):
     line = told.removeprefix("\r").removesuffix("\x1b[K")
     assert len(line) < 20
     assert line.endswith("…")
+
+
+def test_rows_that_are_done_with_complaints_are_counted(clock):
+    progress = Progress(10, clock=clock)
+    progress.add(done=2, complained=1)
+    assert "; 1 with complaints" in str(progress)

@@ -6,12 +6,12 @@ import json
 
 import pytest
 
-from conftest import make_recipe, make_target, write_line
+from conftest import make_recipe, make_target, wait_for, write_line
 from videofeatures.errors import MAX_SHOWN
 from videofeatures.monitoring.progress import Display
 from videofeatures.monitoring.watching import Watcher
-from videofeatures.planning.jobs import cut_into_jobs
-from videofeatures.records import Recorder
+from videofeatures.planning.jobs import count_complained, cut_into_jobs
+from videofeatures.records import Recorder, read_records
 from videofeatures.settings import Settings
 
 
@@ -49,7 +49,7 @@ def test_it_counts_what_all_jobs_of_the_run_record_and_nothing_else(jobs, watche
             write_line(recorder, "done", "a.npy", duration_seconds=50)
         watcher.look()
         assert (watcher.progress.num_done, watcher.progress.video_seconds) == (2, 100)
-        write_line(third, "done", "b.npy", duration_seconds=None)
+        write_line(third, "done", "b.npy", duration_seconds=None, ffmpeg_lines=["x"])
         fail(first, 7)
         write_line(third, "elsewhere", num_rows=4)
         watcher.look()
@@ -59,9 +59,29 @@ def test_it_counts_what_all_jobs_of_the_run_record_and_nothing_else(jobs, watche
     assert said == ["FAILED  7.mp4: is broken"]
 
 
+@pytest.mark.parametrize(
+    ("facts", "num_complained"),
+    [
+        ({}, 0),
+        ({"reason": "", "ffmpeg_lines": [], "damaged_share": 0.0}, 0),
+        ({"reason": "", "ffmpeg_lines": [], "damaged_share": None}, 0),
+        ({"reason": "ends at 3 s of 6 s"}, 1),
+        ({"ffmpeg_lines": ["x"]}, 1),
+        ({"damaged_share": 0.01}, 1),
+    ],
+)
+def test_it_counts_what_is_done_with_complaints(jobs, watcher, tmp_path, facts, num_complained):
+    with Recorder(tmp_path, jobs[0].name) as recorder:
+        write_line(recorder, "done", "a.npy", digest="", **facts)
+        write_line(recorder, "end")
+    watcher.look()
+    assert (watcher.progress.num_done, watcher.progress.num_complained) == (1, num_complained)
+    assert count_complained(read_records(tmp_path)) == num_complained
+
+
 def test_half_a_line_is_read_when_it_is_whole(jobs, watcher, tmp_path):
     (tmp_path / "records").mkdir()
-    line = json.dumps({"status": "done", "feature_path": "ü.npy", "duration_seconds": 1}) + "\n"
+    line = json.dumps({"status": "done", "time": 1, "feature_path": "ü.npy"}) + "\n"
     with open(tmp_path / "records" / f"{jobs[1].name}-x.jsonl", "w") as file:
         file.write(line + line[:20])
         file.flush()
@@ -89,3 +109,28 @@ def test_what_is_recorded_before_it_stops_is_counted(jobs, watcher, tmp_path):
         write_line(recorder, "done", "a.npy", duration_seconds=5)
     watcher.stop()
     assert watcher.progress.num_done == 1
+
+
+def test_what_is_in_work_counts_by_what_has_been_decoded_of_it(tmp_path, said):
+    targets = []
+    for name, size in (("small", 100), ("large", 900), ("gone", 0)):
+        video = tmp_path / f"{name}.mp4"
+        if size:
+            video.write_bytes(b"x" * size)
+        targets.append(make_target(video, f"{name}.npy"))
+    jobs = cut_into_jobs(targets, Settings(), (make_recipe(),), str(tmp_path), videos_per_job=10)
+    watcher = Watcher(jobs, Display(said.append))
+    watcher.start()
+    with Recorder(tmp_path, jobs[0].name) as recorder:
+        write_line(recorder, "working", "small.npy", share=0.5)
+        write_line(recorder, "working", "large.npy", share=0.1)
+        write_line(recorder, "working", "large.npy", share=0.5)
+        wait_for(lambda: watcher.progress.working_bytes == 50 + 450)
+        assert watcher.progress.total_bytes == 1000
+        write_line(recorder, "done", "small.npy", duration_seconds=1)
+        wait_for(lambda: watcher.progress.num_done == 1)
+        assert (watcher.progress.num_bytes, watcher.progress.working_bytes) == (100, 450)
+        write_line(recorder, "failed", "large.npy", video_path="large.mp4", reason="broken")
+        write_line(recorder, "failed", "gone.npy", video_path="gone.mp4", reason="no such file")
+    watcher.stop()
+    assert (watcher.progress.num_bytes, watcher.progress.working_bytes) == (1000, 0)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import http.server
+import os
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -12,15 +15,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import seeded_state
+from conftest import ROOT, make_recipe, seeded_state
 from videofeatures.errors import UserError
 from videofeatures.networks.backbones import BACKBONES
+from videofeatures.networks.network import open_network
 from videofeatures.networks.weights import (
+    check_content,
     find_weights,
     identity_of,
     load_network,
     prepare_weights,
 )
+from videofeatures.settings import Settings
 
 NAME = "efficientnet_lite0"
 
@@ -112,6 +118,59 @@ def test_a_wrong_file_is_one_message(content, message):
     assert message in str(caught.value)
     assert str(caught.value).startswith("my.pth: ")
     assert list(Path("resources/weights").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("sparse", lambda tensor: tensor.to_sparse()),
+        ("sparse", lambda tensor: tensor.flatten(1).to_sparse_csr()),
+        ("meta", lambda tensor: tensor.to("meta")),
+        ("complex", lambda tensor: tensor.to(torch.complex64)),
+        ("quantized", lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8)),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_tensors_that_are_no_numbers_are_named(state, kind, change):
+    wrong = state | {"_fc.weight": change(state["_fc.weight"])}
+    with pytest.raises(UserError, match=rf"my\.pth: _fc.weight is a {kind} tensor|as weights"):
+        prepare_weights(find_weights(NAME, save(wrong)))
+    assert list(Path("resources/weights").iterdir()) == []
+
+
+def test_a_copy_that_was_damaged_since_is_found(state):
+    path = prepare_weights(find_weights(NAME, save(state)))
+    check_content(path)
+    with open(path, "r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        byte = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte[0] ^ 1]))
+    with pytest.raises(UserError, match=rf"{path}: is damaged, .* Remove it"):
+        check_content(path)
+    recipe = make_recipe(Settings(backbone=NAME), path)
+    with pytest.raises(UserError, match="is damaged"):
+        open_network(recipe, Settings(backbone=NAME, device="cpu"))
+
+
+def test_random_weights_have_no_content_to_check():
+    check_content(prepare_weights(find_weights(NAME, "random")))
+
+
+def test_what_a_killed_copy_has_left_is_removed_by_the_next_one(state):
+    found = find_weights(NAME, save(state))
+    code = (
+        "import os, signal, shutil\n"
+        "from videofeatures.networks import weights\n"
+        "def die(*_): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "weights.hash_content = die\n"
+        f"weights.prepare_weights(weights.Weights(*{tuple(found)!r}))"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "scripts")}
+    assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == -9
+    assert len(list(Path("resources/weights").glob(".*.part"))) == 1
+    path = prepare_weights(found)
+    assert list(Path("resources/weights").iterdir()) == [path]
 
 
 def test_weights_of_another_shape_are_named(state):
@@ -216,7 +275,7 @@ def test_named_weights_are_downloaded_and_verified(published):
 
 def test_a_download_that_differs_from_its_hash_is_refused(published):
     published.write_bytes(published.read_bytes()[:-1])
-    with pytest.raises(UserError, match="invalid hash value"):
+    with pytest.raises(UserError, match=r"it is incomplete, or not that file\. Fetch it again"):
         prepare_weights(find_weights(NAME, "V1"))
     assert list(Path("resources/weights").iterdir()) == []
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 from pathlib import Path
@@ -55,9 +54,24 @@ def test_a_list_is_taken_as_it_is(folder, monkeypatch):
         "videos/not there.mp4": "features/not there.npy",
     }
     assert rows() == expected
-    monkeypatch.setattr(sys, "stdin", io.StringIO(Path("list.txt").read_text("utf-8-sig")))
-    assert make("-") == 0
+    with open("list.txt") as file:
+        monkeypatch.setattr(sys, "stdin", file)
+        assert make("-") == 0
     assert rows() == expected
+
+
+def test_a_name_in_a_list_may_hold_what_ends_lines_elsewhere(folder):
+    names = ["a\u2028b.mp4", "a\x85b.mp4", "a\x0b\x0c\x1cb.mp4", "c d.mp4", "e\u2029.mp4"]
+    Path("list.txt").write_bytes("\r\n".join(names).encode())
+    assert make("list.txt") == 0
+    assert list(rows()) == names
+
+
+@pytest.mark.parametrize("name", ["~/a.mp4", "a.mp4 ", "\ta.mp4"])
+def test_a_slip_in_a_list_is_named(folder, capsys, name):
+    Path("list.txt").write_text(f"{name}\n")
+    assert make("list.txt") == 2
+    assert f"video_path {name!r} begins" in capsys.readouterr().err
 
 
 def test_videos_can_be_named_one_by_one(folder):
@@ -142,3 +156,10 @@ def test_a_csv_that_cannot_be_written_is_named(folder, capsys):
     Path("my.csv").mkdir()
     assert make("videos", "--overwrite") == 2
     assert "my.csv" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["~/my.csv", "my.csv ", ""])
+def test_a_slip_in_the_name_of_the_csv_makes_no_file(folder, capsys, name):
+    assert make_csv.main(["videos", "--features", "features", "--csv", name]) == 2
+    assert capsys.readouterr().err.startswith("--csv: ")
+    assert {path.name for path in folder.iterdir()} == {"videos"}

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from conftest import make_recipe, make_target, write_line
-from videofeatures.planning import jobs, plan
+from videofeatures.errors import UserError
+from videofeatures.planning import jobs, staleness
 from videofeatures.planning.plan import Target
 from videofeatures.records import Recorder, read_records
 from videofeatures.settings import Settings
@@ -79,13 +80,18 @@ def job_of(name: str) -> jobs.Job:
 
 def test_a_job_is_read_as_it_was_written(tmp_path):
     odd = make_target(
-        'é {0} "$x;,\n.mp4', "-é *.npy", stale=True, reason=plan.CHANGED, detail="detail"
+        'é {0} "$x;,\n.mp4', "-é *.npy", stale=True, reason=staleness.CHANGED, detail="detail"
     )
     (job,) = jobs.cut_into_jobs(
         [*targets(2), odd], Settings(decoders=3), RECIPES, str(tmp_path), videos_per_job=9
     )
     jobs.write_job(job)
     assert jobs.read_job(jobs.job_path(tmp_path, job.name)) == job
+
+
+def test_a_job_of_a_run_that_has_ended_says_so(tmp_path):
+    with pytest.raises(UserError, match=r"a.json: is not there: the run that planned"):
+        jobs.read_job(tmp_path / "a.json")
 
 
 def test_the_end_names_each_failure_once(tmp_path):
@@ -101,10 +107,42 @@ def test_the_end_names_each_failure_once(tmp_path):
         [done, failed, unfinished, theirs], SETTINGS, RECIPES, "results", videos_per_job=9
     )
     found = jobs.find_not_done(made, read_records(tmp_path))
-    assert found == [(failed, "no such file"), (unfinished, jobs.UNFINISHED)]
+    assert found == [(failed, "no such file"), (unfinished, jobs.IN_WORK)]
     text = "\n".join(jobs.describe_end(made, found))
     assert "2 of 4 pending rows done, 1 failed, 1 not finished" in text
     assert text.count("1.mp4: no such file") == 1
+    assert text.count(f"2.mp4: {jobs.IN_WORK}") == 1
+    assert "complaints" not in text
+    (line,) = (
+        line for line in jobs.describe_end(made, [], num_complained=3) if "complaints" in line
+    )
+    assert line.startswith("3 of the done ones have complaints of the decoder: ")
+
+
+def test_a_row_that_was_in_work_when_its_process_was_stopped_is_not_named(tmp_path):
+    target = make_target("a.mp4", tmp_path / "a.npy")
+    with Recorder(tmp_path, "x") as recorder:
+        write_line(recorder, "started", target.feature_path, digest="")
+        write_line(recorder, "stopped")
+    made = jobs.cut_into_jobs([target], SETTINGS, RECIPES, "results", videos_per_job=9)
+    assert jobs.find_not_done(made, read_records(tmp_path)) == [(target, jobs.UNFINISHED)]
+    text = "\n".join(jobs.describe_end(made, [(target, jobs.UNFINISHED)]))
+    assert "a.mp4" not in text
+    assert "1 not finished" in text
+
+
+def test_what_may_bring_its_process_down_comes_last_and_does_not_hold_up_the_others():
+    pending = [
+        target._replace(num_interrupted=number)
+        for target, number in zip(targets(8), (1, 0, 2, 0, 1, 0, 3, 0), strict=True)
+    ]
+    made = jobs.cut_into_jobs(
+        pending, SETTINGS, RECIPES, "results", videos_per_job=3, num_gpus=2, run_number=7
+    )
+    names = [[target.source.path[0] for target in job.targets] for job in made]
+    assert names == [["1", "3"], ["5", "7"], ["0", "4"], ["2"], ["6"]]
+    assert {job.run_number for job in made} == {7}
+    assert len({job.name for job in made}) == 5
 
 
 def test_what_is_done_and_not_seen_is_looked_for_again(tmp_path, monkeypatch):
@@ -119,7 +157,7 @@ def test_what_is_done_and_not_seen_is_looked_for_again(tmp_path, monkeypatch):
         write_line(recorder, "started", planned[3].feature_path, digest="")
     records = read_records(tmp_path)
     late = [(row, jobs.NOT_SEEN) for row in planned[:3]]
-    unfinished = [(planned[3], jobs.UNFINISHED)]
+    unfinished = [(planned[3], jobs.IN_WORK)]
     assert jobs.find_not_done(made, records) == unfinished + late
     text = "\n".join(jobs.describe_end(made, unfinished + late))
     assert "3 of 4 pending rows done, 0 failed, 1 not finished" in text

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from conftest import make_recipe, make_target, write_csv, write_line
+from conftest import make_feature, make_recipe, make_target, write_csv, write_line
 from small_collection import SmallCollection
 from videofeatures.errors import UserError
 from videofeatures.networks.weights import UNKNOWN
-from videofeatures.planning import plan
+from videofeatures.planning import plan, staleness
 from videofeatures.planning.plan import Plan, Request, Target, check_config, find_recipes
 from videofeatures.planning.rows import Row
 from videofeatures.records import Recorder, read_records
@@ -34,7 +34,7 @@ class Bench:
         self.video.write_text("video")
 
     def make_feature(self, *, seconds_after_video: float = 10) -> None:
-        self.feature.write_text("features")
+        make_feature(self.feature)
         seconds = self.video.stat().st_mtime + seconds_after_video
         os.utime(self.feature, (seconds, seconds))
 
@@ -95,7 +95,7 @@ def test_a_file_made_elsewhere_is_done_if_newer_than_its_video(bench):
     bench.make_feature()
     assert bench.find() is None
     bench.make_feature(seconds_after_video=-10)
-    assert bench.find() == (plan.OLDER, "", True)
+    assert bench.find() == (staleness.OLDER, "", True)
 
 
 def test_a_file_put_there_after_a_failure_is_taken_as_made_elsewhere(bench):
@@ -114,9 +114,9 @@ def test_a_file_that_is_being_made_again_is_that_of_before(bench):
     bench.make_feature()
     bench.record("started", "done", settings=Settings(interpolation="bicubic"))
     bench.record("started", stale=True)
-    assert bench.find()[0] == plan.OTHER_SETTINGS
+    assert bench.find()[0] == staleness.OTHER_SETTINGS
     bench.record("failed", stale=True, reason="no video stream")
-    assert bench.find()[0] == plan.OTHER_SETTINGS
+    assert bench.find()[0] == staleness.OTHER_SETTINGS
     assert bench.find_target().failure == "no video stream"
 
 
@@ -125,7 +125,7 @@ def test_a_touched_video_makes_its_row_pending(bench):
     bench.record("started", "done")
     seconds = bench.video.stat().st_mtime + 1
     os.utime(bench.video, (seconds, seconds))
-    assert bench.find() == (plan.CHANGED, "", True)
+    assert bench.find() == (staleness.CHANGED, "", True)
 
 
 def test_a_replaced_video_with_an_older_mtime_makes_its_row_pending(bench):
@@ -133,7 +133,7 @@ def test_a_replaced_video_with_an_older_mtime_makes_its_row_pending(bench):
     bench.record("started", "done")
     bench.video.write_text("another video")
     os.utime(bench.video, (0, 0))
-    assert bench.find() == (plan.CHANGED, "", True)
+    assert bench.find() == (staleness.CHANGED, "", True)
 
 
 def test_a_deleted_video_leaves_its_row_done(bench):
@@ -147,7 +147,7 @@ def test_other_settings_make_a_row_pending_and_are_named(bench):
     bench.make_feature()
     bench.record("started", "done", settings=Settings(interpolation="bicubic"))
     reason, detail, stale = bench.find()
-    assert (reason, stale) == (plan.OTHER_SETTINGS, True)
+    assert (reason, stale) == (staleness.OTHER_SETTINGS, True)
     assert detail == "interpolation: bicubic → bilinear"
 
 
@@ -160,7 +160,7 @@ def test_settings_that_change_only_the_speed_leave_a_row_done(bench):
 def test_other_weights_make_a_row_pending_unless_theirs_are_unknown(bench):
     bench.make_feature()
     bench.record("started", "done")
-    assert bench.find("bbbbbbbb") == (plan.OTHER_WEIGHTS, "aaaaaaaa → bbbbbbbb", True)
+    assert bench.find("bbbbbbbb") == (staleness.OTHER_WEIGHTS, "aaaaaaaa → bbbbbbbb", True)
     # The weights file was put away after the collection was done.
     assert bench.find(UNKNOWN) is None
 
@@ -236,6 +236,12 @@ def test_what_failed_with_the_same_video_settings_and_weights_fails_again(bench)
     assert bench.find_target().fails_again
     assert bench.find_target(UNKNOWN).fails_again
     assert not bench.find_target("bbbbbbbb").fails_again
+
+
+def test_what_the_machine_failed_is_tried_again(bench):
+    bench.record("started", "failed", reason="ffmpeg was killed", is_machine=True)
+    target = bench.find_target()
+    assert (target.fails_again, target.failure) == (False, "ffmpeg was killed")
 
 
 @pytest.mark.parametrize("is_stale", [True, False])
@@ -459,3 +465,36 @@ def test_a_configuration_without_a_csv_has_that_of_the_project(tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"config/videos.csv: no such file"):
         plan.make_plan({"backbone": "efficientnet_lite0", "weights": "random"})
+
+
+@pytest.mark.parametrize("place", ["videos.csv", "videos.csv/below", "/dev/null/r"])
+def test_results_that_cannot_be_a_folder_are_named(collection, monkeypatch, place):
+    monkeypatch.chdir(collection.folder)
+    (collection.folder / "videos.csv").touch()
+    with pytest.raises(UserError) as caught:
+        collection.plan(results=place)
+    assert f"configuration: results: {place}: files cannot be written there" in str(caught.value)
+
+
+def test_a_link_to_the_file_of_another_row_is_no_feature_file(tmp_path):
+    collection = SmallCollection(tmp_path)
+    collection.add("a", "b", "c")
+    collection.make("a")
+    collection.feature("b").symlink_to("a.npy")
+    elsewhere = tmp_path / "elsewhere.npy"
+    collection.make_feature("c")
+    collection.feature("c").rename(elsewhere)
+    collection.feature("c").symlink_to(elsewhere)  # of a disk that was full, say
+    (target,) = collection.plan().pending
+    assert (target.feature_path, target.reason) == (str(collection.feature("b")), plan.LINK)
+    assert not target.is_done
+    # One that leads nowhere is not done when another row is.
+    collection.feature("a").unlink()
+    pending = {t.feature_path: t for t in collection.plan().pending}
+    of_b = pending[str(collection.feature("b"))]
+    assert of_b.reason == plan.MISSING
+    collection.make("a")
+    assert not of_b.is_done
+    collection.feature("b").unlink()
+    collection.make("b")
+    assert of_b.is_done

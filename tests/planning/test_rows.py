@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
+from conftest import write_csv
 from videofeatures.errors import UserError
-from videofeatures.planning import rows as rows_module
-from videofeatures.planning.rows import Row, read_rows
+from videofeatures.planning import places
+from videofeatures.planning.rows import Row, find_own_paths, read_rows
+from videofeatures.settings import Config
 from videofeatures.source import Source
 
 HEADER = "video_path,feature_path\n"
@@ -57,6 +60,12 @@ def test_what_is_not_bad_input(tmp_path, monkeypatch, content, rows):
         (HEADER + "a.mp4\n", "line 2: feature_path is empty"),
         (HEADER + "a,a.npy\nb,./a.npy\n", "line 3: feature_path ./a.npy is that of line 2"),
         (HEADER + "a.mp4,a.txt\n", "a.txt must end in .npy or .npz"),
+        (HEADER + "a.mp4, f/a.npy\n", "feature_path ' f/a.npy' begins or ends with white space"),
+        (HEADER + "a.mp4,a.npy \n", "feature_path 'a.npy ' begins or ends with white space"),
+        (HEADER + "a.mp4\t,a.npy\n", r"video_path 'a.mp4\t' begins or ends with white space"),
+        (HEADER + "a.mp4,\u3000a.npy\n", "begins or ends with white space"),
+        (HEADER + "a.mp4,~/a.npy\n", "feature_path '~/a.npy' begins with `~`"),
+        (HEADER + "~me/a.mp4,a.npy\n", "video_path '~me/a.mp4' begins with `~`"),
         (HEADER + "a.mp4,a{b}.npy\n", "holds a brace"),
         (HEADER + "a.mp4,a.npy\nb, c.mp4,b.npy\n", "Put quotes around"),
         (b"video_path,feature_path\n\xe9.mp4,a.npy\n", "is not UTF-8"),
@@ -81,12 +90,92 @@ def test_all_problems_are_told_at_once(tmp_path, monkeypatch):
     assert len(caught.value.problems) == 5
 
 
-def test_a_csv_is_read_in_parts_that_nobody_notices(tmp_path, monkeypatch):
-    monkeypatch.setattr(rows_module, "CHUNK_SIZE", 2)
-    text = HEADER + "a.mp4,a.npy\nb.mp4,b.npy\n\nc.mp4,c.npy\nd.mp4,d.npy\n"
-    assert [row.source.path for row in read(tmp_path, text)] == ["a.mp4", "b.mp4", "c.mp4", "d.mp4"]
-    with pytest.raises(UserError, match=r"line 7: feature_path a\.npy is that of line 2 too"):
-        read(tmp_path, text + "e.mp4,a.npy\n")
+def problems(tmp_path, *rows: tuple[str, str], **own_paths: str) -> list[str]:
+    """What is wrong with these rows, without the name of the CSV."""
+    path = write_csv(tmp_path / "videos.csv", list(rows))
+    try:
+        read_rows(path, own_paths={name: what for what, name in own_paths.items()})
+    except UserError as error:
+        return [problem.removeprefix(f"{path}, ") for problem in error.problems]
+    return []
+
+
+def test_what_leads_to_one_file_is_one_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("f").mkdir()
+    Path("l").symlink_to("f")
+    Path("f/own.npy").symlink_to("a.npy")  # a link that is replaced, and not what it leads to
+    (told,) = problems(tmp_path, ("a", "f/a.npy"), ("b", "l/a.npy"), ("c", "f/own.npy"))
+    assert told == (
+        "line 3: feature_path l/a.npy is that of line 2 too, where it is called f/a.npy. "
+        "Give every row a feature_path of its own"
+    )
+    assert len(problems(tmp_path, ("a", "l/x/y/a.npy"), ("b", f"{tmp_path}/f/x/y/a.npy"))) == 1
+    assert problems(tmp_path, ("a", "f/x/a.npy"), ("b", "x/a.npy"), ("c", "l/a.npy")) == []
+
+
+def test_what_differs_by_case_is_two_files_where_the_disk_tells_them_apart(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [("a", "F/É.npy"), ("b", "F/é.npy"), ("c", "f/é.npy"), ("d", "F/E\u0301.npy")]
+    assert problems(tmp_path, *rows) == []
+    monkeypatch.setattr(places, "_is_case_blind", lambda folder: True)
+    assert [problem.split(" too")[0] for problem in problems(tmp_path, *rows)] == [
+        "line 3: feature_path F/é.npy is that of line 2",
+        "line 4: feature_path f/é.npy is that of line 2",
+        "line 5: feature_path F/E\u0301.npy is that of line 2",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "line"),
+    [
+        ([("v/a.npy", "v/a.npy")], "line 2: feature_path v/a.npy is the video of line 2"),
+        ([("a", "v/b.npy"), ("v/b.npy", "b.npy")], "line 2: feature_path v/b.npy is the video of"),
+        ([("v/b.npz", "b.npy"), ("a", "l/b.npz")], "line 3: feature_path l/b.npz is the video of"),
+        ([("link.npy", "c.npy"), ("a", "v/c.npy")], "line 3: feature_path v/c.npy is the video of"),
+        ([("link.npy", "link.npy")], "line 2: feature_path link.npy is the video of line 2"),
+    ],
+)
+def test_a_video_is_never_a_feature_file(tmp_path, monkeypatch, rows, line):
+    monkeypatch.chdir(tmp_path)
+    Path("l").symlink_to("v")
+    Path("link.npy").symlink_to("v/c.npy")
+    (told,) = problems(tmp_path, *rows)
+    assert told.startswith(line)
+
+
+def test_a_video_may_be_called_like_a_feature_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert problems(tmp_path, ("v/a.npy", "f/a.npy"), ("v/b.npy", "f/b.npy")) == []
+
+
+def test_what_belongs_to_a_run_is_never_a_feature_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("linked").symlink_to("results/records")
+    config = Config(videos="rows.npy", weights="mine.npz")
+    Path("mine.npz").touch()
+    own_paths = find_own_paths(config)
+    rows = [
+        ("a", "rows.npy"),
+        ("b", "./mine.npz"),
+        ("c", "results/plan/c.npy"),
+        ("d", "linked/deep/d.npy"),
+        ("e", ".snakemake/e.npy"),
+        ("f", "resources/weights/f.npy"),
+        ("g", "results/g.npy"),
+        ("h", "results/records.npy"),
+        ("i", "auto/i.npy"),
+    ]
+    write_csv(Path("rows.npy"), rows)
+    with pytest.raises(UserError) as caught:
+        read_rows("rows.npy", own_paths=own_paths)
+    assert [problem.split(",")[1].split(":")[0] for problem in caught.value.problems] == [
+        f" line {number}" for number in range(2, 8)
+    ]
+    told = str(caught.value)
+    assert "feature_path rows.npy is the CSV itself, which would be replaced" in told
+    assert "is the file of the weights" in told
+    assert f"linked/deep/d.npy is in {tmp_path}/results/records, a folder of runs" in told
 
 
 def test_a_long_list_of_problems_is_cut(tmp_path):
@@ -104,7 +193,7 @@ def test_a_missing_csv_is_named(tmp_path):
 def test_a_folder_without_permission_is_named(tmp_path):
     locked = tmp_path / "locked"
     locked.mkdir()
-    read(tmp_path, HEADER + f"a.mp4,{locked}/new/a.npy\n")  # imports pandas, too
+    read(tmp_path, HEADER + f"a.mp4,{locked}/new/a.npy\n")
     for folder in (tmp_path, *tmp_path.parents[:2]):
         folder.chmod(0o755)
     locked.chmod(0o555)

@@ -14,11 +14,12 @@ def test_records_of_all_processes_are_collected(tmp_path):
         "video_path,feature_path,state,reason,num_features,feature_dim,duration_seconds,seconds,"
         "ffmpeg_lines\na.mp4,a.npy,done,,2,8,2.5,1.5,\nNA,b.npy,failed,NA,,,,,x | y\n"
     )
-    facts = {"device": "cuda", "host": "n", "digest": "1", "device_uuid": "abcdef"}
+    facts = {"host": "n", "digest": "1", "settings": {}}
     times = dict.fromkeys(collect.TIMES, 1.0)
     for number, uuid in enumerate(("abcdef", "fedcba")):
         with Recorder(tmp_path, f"job{number}") as recorder:
-            write_line(recorder, "process", **facts | {"device_uuid": uuid})
+            write_line(recorder, "process", **facts)
+            write_line(recorder, "device", device="cuda", device_uuid=uuid)
             write_line(recorder, "started", "a.npy")
             done = {"width": 64 + number, "seconds": 1, "duration_seconds": 2}
             write_line(recorder, "done", "a.npy", **done)
@@ -31,6 +32,18 @@ def test_records_of_all_processes_are_collected(tmp_path):
     assert list(found.processes["seconds"].isna()) == [True, False]
     labels = list(collect.device_labels(found.processes))
     assert labels == ["cuda abcd… on n", "cuda fedc… on n"]
+
+
+def test_a_process_that_was_killed_early_has_no_device_and_an_old_one_has_it_at_once(tmp_path):
+    (tmp_path / "manifest.csv").write_text(COLUMNS)
+    facts = {"host": "n", "digest": "1", "settings": {}}
+    old = {"device": "cpu", "device_uuid": None, "ffmpeg": "7"}
+    for number, more in enumerate(({}, old)):
+        with Recorder(tmp_path, f"job{number}") as recorder:
+            write_line(recorder, "process", **facts | more)
+    found = collect.collect(tmp_path)
+    assert list(collect.device_labels(found.processes)) == ["unknown device on n", "cpu on n"]
+    assert list(found.processes["ffmpeg"].dropna()) == ["7"]
 
 
 COLUMNS = (

@@ -7,11 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from conftest import make_recipe, write_csv, write_line
 from small_collection import SmallCollection
-from videofeatures.planning import plan
-from videofeatures.planning.plan import Request
+from videofeatures.files import hash_file
+from videofeatures.planning import staleness
+from videofeatures.planning.plan import MISSING, Request
+from videofeatures.records import Recorder
 from videofeatures.report import manifest
 from videofeatures.report.manifest import describe_counts, try_write_manifest, write_manifest
+from videofeatures.settings import Settings
 
 
 @pytest.fixture
@@ -26,7 +30,7 @@ def five(collection) -> SmallCollection:
     collection.video("missing").unlink()
     collection.fail("failed")
     collection.make("done")
-    collection.feature("elsewhere").write_text("features")
+    collection.make_feature("elsewhere")
     return collection
 
 
@@ -70,7 +74,7 @@ def test_a_row_that_is_not_done_says_why(five):
     write_manifest(five.plan())
     reasons = {name: line["reason"] for name, line in five.manifest().items()}
     assert reasons == {
-        "pending": plan.MISSING,
+        "pending": MISSING,
         "missing": "no such file",
         "failed": "broken",
         "done": "",
@@ -84,6 +88,7 @@ FACTS = {
     "feature_dim": 1280,
     "duration_seconds": 2.5,
     "seconds": 0.25,
+    "damaged_share": 0.0625,
     "ffmpeg_lines": ["line 1", "line 2"],
 }
 
@@ -105,12 +110,21 @@ def test_a_row_that_failed_has_the_facts_of_its_failure(collection):
     assert (line["num_features"], line["ffmpeg_lines"]) == ("", "line 1")
 
 
+def test_a_row_that_the_machine_failed_is_pending_and_says_why(collection):
+    collection.add("a")
+    collection.fail("a", "ffmpeg was killed", is_machine=True)
+    for retry_failed in (True, False):
+        line = line_of(collection, "a", retry_failed=retry_failed)
+        assert line["state"] == "pending"
+        assert line["reason"] == f"{MISSING}; the machine failed: ffmpeg was killed"
+
+
 def test_a_row_that_has_changed_since_it_failed_is_pending_and_has_no_facts(collection):
     collection.add("a")
     collection.fail("a", duration_seconds=2.5)
     collection.video("a").write_text("another video")
     line = line_of(collection, "a")
-    assert (line["state"], line["reason"]) == ("pending", plan.MISSING)
+    assert (line["state"], line["reason"]) == ("pending", MISSING)
     assert line["duration_seconds"] == ""
 
 
@@ -125,9 +139,12 @@ def test_a_row_whose_file_is_stale_says_why_whatever_its_state(collection):
     write_manifest(collection.plan())
     assert states(collection) == {name: name for name in ("pending", "failed", "missing")}
     lines = collection.manifest()
-    assert (lines["pending"]["stale"], lines["pending"]["reason"]) == (plan.CHANGED, plan.CHANGED)
-    assert (lines["failed"]["stale"], lines["failed"]["reason"]) == (plan.CHANGED, "broken")
-    told = f"{plan.OTHER_SETTINGS} (interpolation: bicubic → bilinear)"
+    assert (lines["pending"]["stale"], lines["pending"]["reason"]) == (
+        staleness.CHANGED,
+        staleness.CHANGED,
+    )
+    assert (lines["failed"]["stale"], lines["failed"]["reason"]) == (staleness.CHANGED, "broken")
+    told = f"{staleness.OTHER_SETTINGS} (interpolation: bicubic → bilinear)"
     assert (lines["missing"]["stale"], lines["missing"]["reason"]) == (told, "no such file")
 
 
@@ -214,3 +231,23 @@ def test_a_manifest_of_no_rows_has_its_columns(collection):
     assert write_manifest(collection.plan()) == {}
     text = (collection.results / "manifest.csv").read_text(encoding="utf-8")
     assert text == ",".join(manifest.COLUMNS) + "\n"
+
+
+def test_a_spreadsheet_takes_no_text_for_a_formula_and_paths_are_exact(collection, monkeypatch):
+    monkeypatch.chdir(collection.folder)
+    (collection.folder / "=v.mp4").touch()
+    write_csv(Path(collection.config["videos"]), [("=v.mp4", "-f.npy")])
+    Path("-f.npy").write_text("features")
+    digest = make_recipe(Settings(backbone=collection.config["backbone"])).digest
+    with Recorder(collection.results, "extract") as recorder:
+        facts = {"video_path": "=v.mp4", "digest": digest, "weights": "random"}
+        video = Path("=v.mp4").stat()
+        facts |= {"video_size": video.st_size, "video_mtime_ns": video.st_mtime_ns}
+        facts |= {"reason": "@sum", "ffmpeg_lines": ["=v.mp4: Invalid data", "+"]}
+        facts["file_hash"] = hash_file("-f.npy")
+        write_line(recorder, "done", "-f.npy", **facts)
+    write_manifest(collection.plan())
+    (line,) = collection.manifest().values()
+    assert (line["video_path"], line["feature_path"]) == ("=v.mp4", "-f.npy")
+    assert line["reason"] == "'@sum"
+    assert line["ffmpeg_lines"] == "'=v.mp4: Invalid data | +"

@@ -107,3 +107,10 @@ def test_a_caption_stands_below_its_own_frame_however_long_it_is():
     captions = np.asarray(sheet)[SHEET_HEIGHT:]
     assert captions[:, :width].min() < 50
     assert captions[:, width:].min() == 255
+
+
+def test_the_beginning_of_a_short_stream_is_shown(tmp_path):
+    """libav cannot seek in one whose only key frame is the first."""
+    path = make_clip(tmp_path / "a.ts", seconds=4)
+    first, third = frames_at(str(path), [0.5, 2.5], height=48)
+    assert first.tobytes() != third.tobytes()

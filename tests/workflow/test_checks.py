@@ -80,7 +80,7 @@ def test_videos_that_are_all_elsewhere_or_broken(workflow):
     workflow.write_rows(("b.mp4", "features/b.npy"))
     status, found = run_check(workflow)
     assert status == 1
-    assert found["a video"][1].startswith("b.mp4: Invalid data found")
+    assert found["a video"][1].startswith("b.mp4: text, not a video: Invalid data found")
 
 
 def test_an_ffmpeg_that_cannot_run(workflow, real_clips, monkeypatch, tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conftest import ROOT, make_recipe, write_csv, write_line
+from conftest import ROOT, make_feature, make_recipe, write_csv, write_line
 from videofeatures.errors import UserError
 from videofeatures.monitoring.progress import Display
 from videofeatures.planning import jobs
@@ -29,8 +29,7 @@ class Stage:
         self.said: list[str] = []
         rows = [(f"{name}.mp4", f"features/{name}.npy") for name in NAMES]
         write_csv(folder / "videos.csv", [*rows, ("g.mp4", "features/g.npy")])
-        (folder / "features").mkdir()
-        (folder / "features" / "g.npy").touch()
+        make_feature(folder / "features" / "g.npy", feature_dim=1280)
         text = (ROOT / "config" / "config.yaml").read_text(encoding="utf-8")
         config = yaml.safe_load(text) | {
             "videos": "videos.csv",
@@ -41,6 +40,7 @@ class Stage:
             "retry_failed": False,
         }
         self._fail(*rows[4:])
+        self.config = config
         self.run = Run(config, Display(self.said.append))
         self.run.plan(Request())
         self.planned = list(self.run.jobs)
@@ -106,7 +106,7 @@ def test_a_process_of_one_job_reads_what_was_planned(stage):
     other = Run({"results": "results"}, Display(print))
     job = stage.planned[1]
     assert other.find_job(job.name) == job
-    with pytest.raises(OSError, match="extract_00000000_0001"):
+    with pytest.raises(UserError, match="extract_00000000_0001"):
         other.find_job("extract_00000000_0001")
 
 
@@ -116,8 +116,21 @@ def test_a_file_that_is_done_needs_no_job_and_one_of_no_row_is_named(stage):
         stage.run.ask_for("features/h.npy")
     stage.run.start()
     stage.run.end()
-    assert stage.said == []  # no job was asked for
-    assert [path.name for path in (stage.folder / "results").iterdir()] == ["records"]
+    # No job was asked for.
+    (line,) = stage.said
+    assert line.startswith("1 done, 0 failed, 6 missing, 0 pending: ")
+    names = {path.name for path in (stage.folder / "results").iterdir()}
+    assert names == {"records", "manifest.csv"}
+
+
+def test_where_nothing_is_to_do_a_true_manifest_stays_as_it_is(stage):
+    for number in range(2):
+        stage.said.clear()
+        run = Run(stage.config, Display(stage.said.append))
+        run.plan(Request())
+        run.has_nothing_to_do()
+        run.end()
+        assert len(stage.said) == (1 if number == 0 else 0)
 
 
 def test_a_run_starts_and_ends_once_and_leaves_nothing_but_its_manifest(stage):

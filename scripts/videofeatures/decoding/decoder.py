@@ -23,7 +23,8 @@ class VideoMetadata:
     Attributes:
         width, height: in coded pixels, after rotation.
         sample_aspect_ratio: width of one pixel by its height, after rotation.
-        duration_seconds: of the file, as its header says; None if it does not.
+        duration_seconds: from where the file starts to where its pictures end, as its header says;
+            of the whole file where it does not tell them apart; None if it says nothing.
         average_fps: of the stream, as its header says; None if it does not.
         codec: ffmpeg's name of it.
     """
@@ -34,6 +35,26 @@ class VideoMetadata:
     duration_seconds: float | None
     average_fps: float | None
     codec: str
+
+
+@dataclass
+class Damage:
+    """How much of a video is damaged, as its decoder counts it.
+
+    Attributes:
+        num_damaged_frames: that were decoded with errors, or could not be.
+        num_frames: all of them, whether they were taken or not; None if it is not known.
+    """
+
+    num_damaged_frames: int = 0
+    num_frames: int | None = None
+
+    @property
+    def share(self) -> float | None:
+        """Part of the frames that are damaged; None if it is not known."""
+        if self.num_frames is None:
+            return None
+        return round(min(1.0, self.num_damaged_frames / max(1, self.num_frames)), 4)
 
 
 class Decoder(ABC):
@@ -62,16 +83,27 @@ class Decoder(ABC):
 
     @abstractmethod
     def frames(
-        self, source: Source, metadata: VideoMetadata, view: View, messages: deque[str]
+        self,
+        source: Source,
+        metadata: VideoMetadata,
+        view: View,
+        messages: deque[str],
+        damage: Damage,
+        *,
+        num_threads: int = 1,
     ) -> Generator[np.ndarray, None, None]:
         """Yield a source's frames as a view wants them, each (height, width, 3), uint8, RGB.
 
         Args:
             metadata: what `probe` returned.
             messages: takes the last lines that the decoder says; frames may come all the same.
+            num_threads: to decode with.
+            damage: is filled in when the last frame has come.
 
         Raises:
-            VideoError: decoding failed, gave no frame, or took too long; or it was stopped.
+            VideoError: decoding failed, gave no frame, took too long, or needs too much memory; the
+                source is encrypted, or asks for what cannot be right: see `bounds`.
+            MachineError: the machine failed, or it was stopped.
         """
 
     @abstractmethod

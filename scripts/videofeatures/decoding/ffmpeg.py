@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import subprocess
 import threading
 from collections import deque
@@ -23,12 +24,15 @@ import numpy as np
 
 from videofeatures.decoding.formats import file_url, input_options
 from videofeatures.decoding.process import (
+    DEFAULT_MEMORY_BYTES,
     NUM_STDERR_LINES,
     ChildProcess,
+    MemoryLimitError,
     NoAnswerError,
     ReadTimeout,
 )
-from videofeatures.errors import UserError, VideoError
+from videofeatures.decoding.tally import Tally
+from videofeatures.errors import VIDEO_SIGNALS, MachineError, UserError, VideoError
 
 PIPE_BYTES = 1 << 20
 """Size asked for the pipe from ffmpeg: Linux's limit for a plain user. The default of
@@ -48,12 +52,17 @@ MAX_EXPLAIN_LINES = 1000
 HWACCELS = ("cuda", "vaapi", "qsv", "videotoolbox")
 """Kinds of devices that `find_hwaccel` looks for, in this order."""
 
-HWACCEL_TIMEOUT_SECONDS = 30
+TRIAL_TIMEOUT_SECONDS = 30
+
+ASK_TIMEOUT_SECONDS = 60
+"""How long ffmpeg may take to say its version: it is 100 MB, on a disk that may be slow."""
 
 PLAYLIST = (
     "a playlist, or a format that makes ffmpeg open other files. If you trust it, set "
     "`local_files_only: false`"
 )
+
+NO_VIDEO = "no video stream"
 
 
 def open_file(path: str, *, local_files_only: bool, **options: Any) -> ffmpeg.Stream:
@@ -69,22 +78,40 @@ def open_file(path: str, *, local_files_only: bool, **options: Any) -> ffmpeg.St
 
 
 def start_ffmpeg(
-    output: ffmpeg.Stream, read_timeout: ReadTimeout, stderr_lines: deque[str]
+    output: ffmpeg.Stream,
+    read_timeout: ReadTimeout,
+    stderr_lines: deque[str],
+    *,
+    memory_bytes: int | None = DEFAULT_MEMORY_BYTES,
+    tally: Tally | None = None,
+    chained: bool = False,
 ) -> ChildProcess:
-    """Start ffmpeg on a graph; it says nothing but errors.
+    """Start ffmpeg on a graph; `stderr_lines` gets nothing but errors.
+
+    Args:
+        memory_bytes: see `ChildProcess`.
+        tally: counts the rest of what it says.
+        chained: what follows the first filter is a graph of its own: see `can_chain_graphs`.
 
     Raises:
-        OSError, RuntimeError: there is no ffmpeg that runs.
+        UserError: there is no ffmpeg that runs.
     """
-    command = output.global_args("-nostdin", "-hide_banner", "-loglevel", "error").compile(
-        cmd=ffmpeg_path()
-    )
+    level = "repeat+level+verbose" if tally else "error"
+    command = output.global_args(
+        "-nostdin", "-nostats", "-hide_banner", "-loglevel", level
+    ).compile(cmd=ffmpeg_path())
+    if chained:
+        place = command.index("-filter_complex") + 1
+        first, _, others = command[place].partition(";")
+        command[place : place + 1] = [first, "-filter_complex", others] if others else [first]
     return ChildProcess(
         command,
         read_timeout,
         stderr_lines,
         pipe_bytes=PIPE_BYTES,
         extra_niceness=EXTRA_NICENESS,
+        memory_bytes=memory_bytes,
+        listener=tally,
     )
 
 
@@ -93,30 +120,61 @@ def read_frames(
     size: tuple[int, int],
     read_timeout: ReadTimeout,
     stderr_lines: deque[str],
+    *,
+    memory_bytes: int | None = DEFAULT_MEMORY_BYTES,
+    tally: Tally | None = None,
+    chained: bool = False,
     **output_options: Any,
 ) -> Iterator[np.ndarray]:
     """Run ffmpeg and yield the frames of a graph, each (height, width, 3), uint8, RGB.
 
     Args:
         size: (width, height) of the frames that the graph makes.
+        memory_bytes, tally, chained: see `start_ffmpeg`.
 
     Raises:
         VideoError: ffmpeg failed, did not answer, or was stopped.
-        OSError, RuntimeError: there is no ffmpeg that runs.
+        MemoryLimitError: it lacks memory.
+        UserError: there is no ffmpeg that runs.
     """
+    tally = tally or Tally()
     width, height = size
     output = video.output("pipe:", format="rawvideo", pix_fmt="rgb24", **output_options)
-    with start_ffmpeg(output, read_timeout, stderr_lines) as process:
+    with start_ffmpeg(
+        output,
+        read_timeout,
+        stderr_lines,
+        memory_bytes=memory_bytes,
+        tally=tally,
+        chained=chained,
+    ) as process:
+        has_begun = False
         while True:
             frame = np.empty((height, width, 3), np.uint8)
             num_bytes = process.read_into(frame.data.cast("B"))
             if num_bytes < frame.nbytes:
                 break
+            has_begun = True
             yield frame
         status = process.wait()
+        if tally.has_no_frames and not (has_begun or num_bytes or tally.is_hopeless):
+            return  # it may crash then, where a second graph waits for one (seen: 9.0.2)
+        # Where an allocation fails, it says so, or something else, or crashes (seen: 9.0.2).
+        taken, limit = (number >> 20 for number in (process.peak_memory_bytes, memory_bytes or 0))
+        has_little = taken > limit / 2 > 0
+        has_none = taken > 0.9 * limit > 0 and (status or num_bytes)
+        if tally.is_hopeless or has_none or (has_little and tally.lacks_buffers):
+            if memory_bytes is None:
+                raise MachineError("ffmpeg failed: out of memory", stderr_lines)
+            raise MemoryLimitError(memory_bytes, stderr_lines)
+        if status < 0 and -status not in VIDEO_SIGNALS:
+            reason = f"ffmpeg was killed (signal {-status}): out of memory, it may be"
+            raise MachineError(reason, stderr_lines)
         if status or num_bytes:
-            cause = find_cause(stderr_lines) or f"it ended with {status}"
-            raise VideoError(f"ffmpeg failed: {cause}", stderr_lines)
+            reason = f"ffmpeg failed: {find_cause(stderr_lines) or f'it ended with {status}'}"
+            if has_little:
+                reason += f" (it took {taken} of {limit} MB of memory: see `decoder_memory_mb`)"
+            raise VideoError(reason, stderr_lines)
 
 
 def explain_failure(
@@ -126,7 +184,7 @@ def explain_failure(
 
     Raises:
         VideoError: the wait was stopped.
-        OSError, RuntimeError: there is no ffmpeg that runs.
+        UserError: there is no ffmpeg that runs.
     """
     lines: deque[str] = deque(maxlen=MAX_EXPLAIN_LINES)
     video = open_file(path, local_files_only=local_files_only)["v:0"]
@@ -144,6 +202,8 @@ def find_cause(stderr_lines: Iterable[str]) -> str | None:
         text = re.sub(r"^(\[[^]]*\] ?)+", "", line).strip()
         if "not on whitelist" in text or "Not detecting m3u8/hls" in text:
             return PLAYLIST
+        if text.startswith("Stream map") and "matches no streams" in text:
+            return NO_VIDEO
         if text and not text.startswith(("Error opening input", "Conversion failed")):
             return text
     return None
@@ -158,40 +218,63 @@ def find_hwaccel(stopped: threading.Event | None = None) -> str:
 
     Raises:
         VideoError: the wait was stopped.
-        OSError, RuntimeError: there is no ffmpeg that runs.
+        UserError: there is no ffmpeg that runs.
     """
     for kind in HWACCELS:
         nothing = ffmpeg.input("nullsrc=s=64x64:d=0.04", format="lavfi", init_hw_device=kind)
         output = nothing.output("pipe:", format="null")
-        read_timeout = ReadTimeout(HWACCEL_TIMEOUT_SECONDS, stopped)
+        read_timeout = ReadTimeout(TRIAL_TIMEOUT_SECONDS, stopped)
         lines: deque[str] = deque(maxlen=NUM_STDERR_LINES)
         with (
             contextlib.suppress(NoAnswerError),
-            start_ffmpeg(output, read_timeout, lines) as process,
+            start_ffmpeg(output, read_timeout, lines, memory_bytes=None) as process,
         ):
             if process.wait() == 0:
                 return kind
     return "none"
 
 
+@cache
+def can_chain_graphs(stopped: threading.Event | None = None) -> bool:
+    """Whether this ffmpeg takes one graph's output as another's input: from version 7.1 on.
+
+    Raises:
+        VideoError: the wait was stopped.
+        OSError, RuntimeError: there is no ffmpeg that runs.
+    """
+    source = ffmpeg.input("nullsrc=s=16x16:d=0.04:r=25", format="lavfi")
+    output = source.filter("fps", fps=25).filter("null").output("pipe:", format="null")
+    read_timeout = ReadTimeout(TRIAL_TIMEOUT_SECONDS, stopped)
+    lines: deque[str] = deque(maxlen=NUM_STDERR_LINES)
+    try:
+        with start_ffmpeg(output, read_timeout, lines, chained=True) as process:
+            return process.wait() == 0
+    except NoAnswerError:
+        return False
+
+
 def find_codecs() -> set[str]:
     """Return the names of the codecs that ffmpeg decodes.
 
     Raises:
-        OSError, subprocess.CalledProcessError, RuntimeError: it does not run, or there is none.
+        UserError: there is no ffmpeg that runs.
     """
-    command = [ffmpeg_path(), "-hide_banner", "-codecs"]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
-    return set(re.findall(r"^ D\S+ (\S+)", result.stdout, re.MULTILINE))
+    return set(re.findall(r"^ D\S+ (\S+)", _ask_ffmpeg("-codecs"), re.MULTILINE))
 
 
 def ffmpeg_path() -> str:
     """Return the path of the ffmpeg that decodes.
 
     Raises:
-        RuntimeError: there is none.
+        UserError: there is none.
     """
-    return imageio_ffmpeg.get_ffmpeg_exe()
+    try:
+        path = imageio_ffmpeg.get_ffmpeg_exe()
+    except RuntimeError as error:
+        raise UserError(str(error)) from None
+    if shutil.which(path) is None:
+        raise no_ffmpeg("it cannot be executed" if os.path.exists(path) else "no such file")
+    return path
 
 
 def ffmpeg_version() -> str:
@@ -200,11 +283,36 @@ def ffmpeg_version() -> str:
     Raises:
         UserError: there is none that runs.
     """
+    said = _ask_ffmpeg("-version")
+    match = re.match(r"ffmpeg version (\S+)", said)
+    if match is None:
+        raise no_ffmpeg(f"it says {said[:40]!r}")
+    return match[1]
+
+
+def no_ffmpeg(why: object) -> UserError:
+    """Return the error to raise where the program that is meant to be ffmpeg is none that runs."""
+    exe = os.environ.get("IMAGEIO_FFMPEG_EXE", "ffmpeg")
+    return UserError(
+        f"{exe}: is no ffmpeg that runs ({why}). Unset IMAGEIO_FFMPEG_EXE, or name another one "
+        "with it"
+    )
+
+
+def _ask_ffmpeg(option: str) -> str:
     try:
-        return imageio_ffmpeg.get_ffmpeg_version()
-    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
-        exe = os.environ.get("IMAGEIO_FFMPEG_EXE", "ffmpeg")
-        raise UserError(
-            f"{exe}: is no ffmpeg that runs ({error}). Unset IMAGEIO_FFMPEG_EXE, or name another "
-            "one with it"
-        ) from None
+        return subprocess.run(
+            [ffmpeg_path(), option, "-hide_banner"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=True,
+            timeout=ASK_TIMEOUT_SECONDS,
+        ).stdout
+    except OSError as error:
+        raise no_ffmpeg(error.strerror or error) from None
+    except subprocess.CalledProcessError as error:
+        raise no_ffmpeg(f"it ended with {error.returncode}") from None
+    except subprocess.TimeoutExpired:
+        raise no_ffmpeg(f"no answer in {ASK_TIMEOUT_SECONDS} s") from None

@@ -6,26 +6,34 @@ import os
 from fractions import Fraction
 from typing import Any
 
+from videofeatures.decoding.bounds import PacketFacts
 from videofeatures.decoding.decoder import VideoMetadata
-from videofeatures.decoding.process import ReadTimeout
+from videofeatures.decoding.process import DEFAULT_MEMORY_BYTES, ReadTimeout
 from videofeatures.decoding.worker_pool import WorkerPool
 
 
 class Libav(WorkerPool):
     """Asks libav about files, for several threads at a time.
 
-    Each method raises what `call` does; that of the same name, in `probe`, `skipping` or
-    `truncation`, documents the rest.
+    Each method raises what `call` does; that of the same name, in `probe`, `skipping`,
+    `truncation` or `packets`, documents the rest.
     """
 
-    def __init__(self, read_timeout: ReadTimeout, *, local_files_only: bool = True):
+    def __init__(
+        self,
+        read_timeout: ReadTimeout,
+        *,
+        local_files_only: bool = True,
+        memory_bytes: int | None = DEFAULT_MEMORY_BYTES,
+    ):
         """Start nothing yet.
 
         Args:
             read_timeout: how long libav may show no sign of life.
             local_files_only: see `input_options`.
+            memory_bytes: see `WorkerPool`.
         """
-        super().__init__(read_timeout)
+        super().__init__(read_timeout, memory_bytes=memory_bytes)
         self._local_files_only = local_files_only
 
     def probe_video(self, path: str) -> VideoMetadata | None:
@@ -54,6 +62,10 @@ class Libav(WorkerPool):
             frame_rate=frame_rate,
         )
 
+    def look_at_packets(self, path: str) -> PacketFacts:
+        """Return what a video's packets say of its pictures."""
+        return self.call("look_at_packets", _parse_facts, **self._file(path))
+
     def _file(self, path: str) -> dict[str, Any]:
         if not os.path.isabs(path):  # a worker stays in the folder that it was started in
             path = os.path.join(os.getcwd(), path)
@@ -71,6 +83,10 @@ def _parse_metadata(value: Any) -> VideoMetadata | None:
         average_fps=_parse_number(value["average_fps"]),
         codec=str(value["codec"]),
     )
+
+
+def _parse_facts(value: Any) -> PacketFacts:
+    return PacketFacts(**value)
 
 
 def _parse_number(value: Any) -> float | None:

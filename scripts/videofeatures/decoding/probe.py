@@ -6,16 +6,19 @@ process of its own, by `libav`.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 
 import av
 
 from videofeatures.decoding.decoder import VideoMetadata
-from videofeatures.decoding.formats import file_url, input_options
-from videofeatures.errors import VideoError
+from videofeatures.decoding.duration import find_duration
+from videofeatures.decoding.formats import file_url, input_options, literal_path
+from videofeatures.errors import VideoError, reading_error
 
 
 def ignore_packet() -> None:
@@ -47,6 +50,10 @@ def probe_video(
         if stream is None:
             cover = " but cover art" if container.streams.video else ""
             raise VideoError(f"no video stream{cover}")
+        if not has_decoder(stream):
+            name = _codec_name(container, stream)
+            codec = f"the codec {name!r}" if name else "its codec, which has no name"
+            raise VideoError(f"no decoder for {codec}")
         stream.codec_context.thread_count = 1
         frame = _first_frame(container, stream, on_packet)
         if frame is None:
@@ -67,7 +74,7 @@ def probe_video(
 
 
 def read_duration(path: str, *, local_files_only: bool = True) -> float | None:
-    """Return a video's seconds as its header says, without decoding; None if it does not say.
+    """Return how long a video's pictures last, as its header says; None if it does not.
 
     Raises:
         VideoError: the file is missing, or has no video stream.
@@ -101,11 +108,14 @@ def check_is_file(path: str) -> None:
             "a link to a file that is not there" if is_link else "no such file"
         ) from None
     except OSError as error:
-        raise VideoError(error.strerror or str(error)) from None
+        raise reading_error(error) from None
+    except ValueError as error:  # a zero byte, say
+        raise VideoError(f"no path of a file: {error}") from None
 
 
-def open_container(path: str, *, local_files_only: bool) -> av.container.InputContainer:
-    """Open a file with PyAV, as ffmpeg may open it.
+@contextlib.contextmanager
+def open_container(path: str, *, local_files_only: bool) -> Iterator[av.container.InputContainer]:
+    """Open a file with PyAV, as ffmpeg may open it, and close it.
 
     Args:
         local_files_only: see `input_options`.
@@ -113,8 +123,39 @@ def open_container(path: str, *, local_files_only: bool) -> av.container.InputCo
     Raises:
         av.FFmpegError, OSError: it cannot be read.
     """
-    options = input_options(local_files_only=local_files_only)
-    return av.open(file_url(path), options=options, metadata_errors="replace")
+    with (
+        literal_path(path) as literal,
+        av.open(
+            file_url(literal),
+            options=input_options(local_files_only=local_files_only),
+            metadata_errors="replace",
+        ) as container,
+    ):
+        yield container
+
+
+def iter_packets(
+    container: av.container.InputContainer,
+    *streams: av.stream.Stream,
+    on_unknown: Callable[[], None] = ignore_packet,
+) -> Iterator[av.Packet]:
+    """Yield the packets of some streams, or of all, and an empty one of each at the end.
+
+    Those of a stream that appears in the middle of a file, as the sound of an FLV may, are passed
+    over: PyAV knows the streams that were there at the beginning, and raises an IndexError.
+
+    Args:
+        on_unknown: is called for each packet of such a stream.
+
+    Raises:
+        av.FFmpegError: the file cannot be read on.
+    """
+    while True:
+        try:
+            yield from container.demux(*streams)
+            return
+        except IndexError:
+            on_unknown()  # it goes on behind that packet
 
 
 def first_video_stream(container: av.container.InputContainer) -> av.VideoStream | None:
@@ -123,19 +164,38 @@ def first_video_stream(container: av.container.InputContainer) -> av.VideoStream
     return next((s for s in container.streams.video if not s.disposition & cover), None)
 
 
+def has_decoder(stream: av.VideoStream) -> bool:
+    """Return whether libav can decode a stream: one that it cannot has no codec context."""
+    context: av.VideoCodecContext | None = stream.codec_context
+    return context is not None
+
+
+def _codec_name(container: av.container.InputContainer, stream: av.VideoStream) -> str | None:
+    """Return the name of a codec without a decoder, or the letters that the file has for it."""
+    # Only libav's description has it, which it makes for its log.
+    av.logging.set_level(av.logging.INFO)
+    try:
+        text: str = container.dumps_format()  # type: ignore[attr-defined]
+    finally:  # as `worker` has it
+        av.logging.restore_default_callback()
+        av.logging.set_libav_level(av.logging.ERROR)
+    line = rf"Stream #\d+:{stream.index}\b.*: Video: (\w+)([^,\n]*\((\S+) / 0x[0-9A-F]+\))?"
+    match = re.search(line, text)
+    name, letters = match.group(1, 3) if match else (None, None)
+    return letters if name in (None, "none", "unknown") else name
+
+
 def _duration_seconds(
     container: av.container.InputContainer, stream: av.VideoStream
 ) -> float | None:
-    # Of an AVI that was cut off, ffmpeg gives what is left; the header's frames are the promise.
-    if container.format.name == "avi" and stream.frames and stream.average_rate:
-        return float(stream.frames / stream.average_rate)
-    return container.duration / av.time_base if container.duration else None
+    duration = find_duration(container, stream)
+    return None if duration is None else duration.seconds
 
 
 def _first_frame(
     container: av.container.InputContainer, stream: av.VideoStream, on_packet: Callable[[], None]
 ) -> av.VideoFrame | None:
-    for packet in container.demux(stream):
+    for packet in iter_packets(container, stream):
         on_packet()
         try:
             for frame in packet.decode():

@@ -18,7 +18,13 @@ from typing import NamedTuple
 import av
 import numpy as np
 
-from videofeatures.decoding.probe import first_video_stream, ignore_packet, open_container
+from videofeatures.decoding.probe import (
+    first_video_stream,
+    has_decoder,
+    ignore_packet,
+    iter_packets,
+    open_container,
+)
 
 CONTAINERS = ("mov", "matroska")
 """Those whose times are written down, not guessed (AVI) and not shifted (MPEG-TS)."""
@@ -65,7 +71,9 @@ def skip_filter(
     """
     with open_container(path, local_files_only=local_files_only) as container:
         stream = first_video_stream(container)
-        if stream is None or container.format.name.split(",")[0] not in CONTAINERS:
+        if stream is None or not has_decoder(stream):  # the file is another one by now
+            return None
+        if container.format.name.split(",")[0] not in CONTAINERS:
             return None
         if (stream.average_rate or 0) < MIN_FRAMES_PER_SAMPLE * frame_rate:
             return None
@@ -94,7 +102,7 @@ def _read_packets(
         return []
     length_size = _length_size(codec, stream.codec_context.extradata or b"")
     packets: list[_Packet] = []
-    for packet in container.demux(stream):
+    for packet in iter_packets(container, stream):
         on_packet()
         if not packet.size:
             continue

@@ -5,7 +5,8 @@ its standard output (not by pickle: whoever takes over this process by a file mu
 further). `worker_pool` is the other side.
 
     {"function": "read_duration", "arguments": {"path": "/a.mp4", "local_files_only": true}}
-    {"result": 12.5}        or {"error": why}, or {"libav_error": what libav says}
+    {"result": 12.5}        or {"error": why}, {"libav_error": what libav says},
+                            {"machine_error": why}, {"lacks_memory": true}
 
 Blank lines between say that packets are still being read. It ends when its input does.
 """
@@ -13,6 +14,7 @@ Blank lines between say that packets are still being read. It ends when its inpu
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import queue
@@ -25,7 +27,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
-from videofeatures.errors import VideoError
+from videofeatures.errors import MachineError, VideoError, reading_error
 
 ALIVE_SECONDS = 0.5
 """How often it says that it is still reading packets: a large file on a slow disk is no hang."""
@@ -93,12 +95,20 @@ def _answer(
 
     try:
         return {"result": function(alive, **arguments)}
+    except MemoryError:
+        return {"lacks_memory": True}
     except av.FFmpegError as error:
+        if error.errno == errno.ENOMEM:
+            return {"lacks_memory": True}
         return {"libav_error": error.strerror or str(error)}
     except VideoError as error:
-        return {"error": error.reason}
+        return _answer_error(error)
     except OSError as error:
-        return {"error": error.strerror or str(error)}
+        return _answer_error(reading_error(error))
+
+
+def _answer_error(error: VideoError) -> dict[str, Any]:
+    return {"machine_error" if isinstance(error, MachineError) else "error": error.reason}
 
 
 def _encode(value: object) -> object:
@@ -137,11 +147,18 @@ def _find_truncation(alive: Callable[[], None], **arguments: Any) -> object:
     return find_truncation(**arguments, on_packet=alive)
 
 
+def _look_at_packets(alive: Callable[[], None], **arguments: Any) -> object:
+    from videofeatures.decoding.packets import look_at_packets
+
+    return look_at_packets(**arguments, on_packet=alive)
+
+
 FUNCTIONS = {
     "probe_video": _probe_video,
     "read_duration": _read_duration,
     "skip_filter": _skip_filter,
     "find_truncation": _find_truncation,
+    "look_at_packets": _look_at_packets,
 }
 
 if __name__ == "__main__":

@@ -21,13 +21,15 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from videofeatures.decoding.process import (
+    DEFAULT_MEMORY_BYTES,
     LAST_SECONDS,
     NUM_STDERR_LINES,
     ChildProcess,
+    MemoryLimitError,
     NoAnswerError,
     ReadTimeout,
 )
-from videofeatures.errors import VideoError
+from videofeatures.errors import VIDEO_SIGNALS, MachineError, VideoError
 
 # -P: nothing is imported from the folder that it is started in.
 WORKER_COMMAND = [sys.executable, "-P", "-m", "videofeatures.decoding.worker"]
@@ -56,13 +58,17 @@ class WorkerPool:
     without, they end by themselves with the pool, or with this process, whatever ends it.
     """
 
-    def __init__(self, read_timeout: ReadTimeout):
+    def __init__(
+        self, read_timeout: ReadTimeout, *, memory_bytes: int | None = DEFAULT_MEMORY_BYTES
+    ):
         """Start nothing yet.
 
         Args:
             read_timeout: how long a call may go without a sign of life.
+            memory_bytes: that a worker may take: see `ChildProcess`.
         """
         self._read_timeout = read_timeout
+        self._memory_bytes = memory_bytes
         self._lock = threading.Lock()
         self._idle: list[_Worker] = []
         self._busy: set[_Worker] = set()
@@ -97,6 +103,7 @@ class WorkerPool:
 
         Raises:
             LibavError: libav cannot read the file.
+            MemoryLimitError: the worker would need more memory.
             VideoError: the function says why it cannot; or the worker crashed, answered nonsense,
                 did not answer, or was stopped.
             OSError: no worker can be started.
@@ -110,7 +117,7 @@ class WorkerPool:
                 self._busy.discard(worker)
             worker.close()
             if self._is_closed:
-                raise VideoError("stopped") from None
+                raise MachineError("stopped") from None
             raise
         self._give_back(worker)
         if isinstance(outcome, VideoError):
@@ -123,7 +130,7 @@ class WorkerPool:
             while True:
                 with self._lock:
                     if self._is_closed:
-                        raise VideoError("stopped")
+                        raise MachineError("stopped")
                     if not self._idle:
                         break
                     worker = self._idle.pop()
@@ -134,13 +141,13 @@ class WorkerPool:
         finally:
             for worker in dead:
                 worker.close()
-        worker = _Worker(self._read_timeout)
+        worker = _Worker(self._read_timeout, self._memory_bytes)
         with self._lock:
             if not self._is_closed:
                 self._busy.add(worker)
                 return worker
         worker.close()
-        raise VideoError("stopped")
+        raise MachineError("stopped")
 
     def _give_back(self, worker: _Worker) -> None:
         with self._lock:
@@ -154,13 +161,15 @@ class WorkerPool:
 class _Worker(ChildProcess):
     """One worker process."""
 
-    def __init__(self, read_timeout: ReadTimeout):
+    def __init__(self, read_timeout: ReadTimeout, memory_bytes: int | None):
+        self._memory_bytes = memory_bytes
         folders = [str(PACKAGE_FOLDER), os.environ.get("PYTHONPATH", "")]
         super().__init__(
             WORKER_COMMAND,
             read_timeout,
             deque(maxlen=NUM_STDERR_LINES),
             has_stdin=True,
+            memory_bytes=memory_bytes,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, folders))},
         )
 
@@ -181,11 +190,14 @@ class _Worker(ChildProcess):
                 answer = (answer + part).lstrip(b"\n")  # blank lines say that it goes on
                 if len(answer) > MAX_ANSWER_BYTES:
                     raise ValueError("too long")
-            return _parse_answer(answer, parse)
+            outcome = _parse_answer(answer, parse, self._memory_bytes)
         except BrokenPipeError:
             raise self._crash() from None
         except NONSENSE as error:
             raise VideoError("the decoder answered nonsense", self.stderr_lines) from error
+        if isinstance(outcome, MemoryLimitError):  # what it has left may be in pieces
+            raise outcome
+        return outcome
 
     def _crash(self) -> VideoError:
         try:
@@ -193,13 +205,24 @@ class _Worker(ChildProcess):
         except NoAnswerError:
             return VideoError("the decoder closed its output", self.stderr_lines)
         how = f"signal {-status}" if status < 0 else f"exit status {status}"
+        if status < 0 and -status not in VIDEO_SIGNALS:
+            reason = f"the decoder was killed ({how}): out of memory, it may be"
+            return MachineError(reason, self.stderr_lines)
         return VideoError(f"the decoder crashed ({how})", self.stderr_lines)
 
 
-def _parse_answer(line: bytes, parse: Callable[[Any], Result]) -> Result | VideoError:
+def _parse_answer(
+    line: bytes, parse: Callable[[Any], Result], memory_bytes: int | None
+) -> Result | VideoError:
     answer = json.loads(line)
+    if "lacks_memory" in answer:
+        if memory_bytes is None:
+            return MachineError("out of memory")
+        return MemoryLimitError(memory_bytes)
     if "libav_error" in answer:
         return LibavError(str(answer["libav_error"]))
+    if "machine_error" in answer:
+        return MachineError(str(answer["machine_error"]))
     if "error" in answer:
         return VideoError(str(answer["error"]))
     return parse(answer["result"])

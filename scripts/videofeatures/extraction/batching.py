@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from videofeatures.errors import VideoError
+from videofeatures.errors import MachineError
 from videofeatures.extraction.features import as_stored
 from videofeatures.extraction.target_state import TargetState
 from videofeatures.extraction.timing import Timing
@@ -109,7 +109,7 @@ class Batcher:
             return []
         if len(items) == 1:
             state = items[0].state
-            state.error = VideoError(f"out of memory, even in a batch of one: {reason}")
+            state.error = MachineError(f"out of memory, even in a batch of one: {reason}")
             return [state]
         half = len(items) // 2
         if not self._has_warned:

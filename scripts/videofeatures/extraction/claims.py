@@ -104,6 +104,8 @@ class Claims:
                     return None
                 continue
             try:
+                with contextlib.suppress(OSError):  # of a disk that has no permissions
+                    os.fchmod(file, 0o644)  # whatever the user's mask: others have to read it
                 os.write(file, json.dumps(_describe_this_process()).encode())
             except OSError:
                 claim.unlink(missing_ok=True)
@@ -138,9 +140,13 @@ class Claims:
 
     def _is_abandoned(self, claim: Path) -> bool:
         try:
-            modified, text = claim.stat().st_mtime_ns, claim.read_bytes()
+            modified = claim.stat().st_mtime_ns
         except OSError:
             return False  # probably just released: the next attempt will tell
+        try:
+            text = claim.read_bytes()
+        except OSError:
+            text = b""  # another user's: only the timeout tells
         if _has_ended(text):
             return True
         now = time.monotonic()
@@ -197,8 +203,10 @@ def _has_ended(text: bytes) -> bool:
     """Return whether the process that wrote a claim is known to have ended."""
     try:
         holder = json.loads(text)
-    except ValueError:
-        return False  # being written now, or its writer was killed: only the timeout tells
-    if holder["machine"] is None or holder["machine"] != _machine():
+        machine, pid, started = (holder[name] for name in ("machine", "pid", "started"))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        # Being written now, or its writer was killed, or none of ours: only the timeout tells.
         return False
-    return _start_time(holder["pid"]) != holder["started"]
+    if machine is None or machine != _machine():
+        return False
+    return _start_time(pid) != started

@@ -7,15 +7,17 @@ they say in events; what becomes of a target is the business of who takes these.
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from videofeatures.decoding.clips import Decoding
 from videofeatures.decoding.decoder import Decoder
+from videofeatures.decoding.view import View
 from videofeatures.extraction.claims import Claims
 from videofeatures.extraction.events import Begun, Clip, Decoded, Ended, Event, Failed
+from videofeatures.extraction.shared_queue import SharedQueue
+from videofeatures.extraction.shares import Shares
 from videofeatures.files import stat_or_none
 from videofeatures.networks.recipe import Recipe
 from videofeatures.planning.plan import Target
@@ -24,6 +26,10 @@ MAX_QUEUED_BYTES = 256 << 20
 """Pixels that may wait for the network: about 1,000 frames of resnet152, or 450 clips of
 resnext101. Decoding goes on while the network is being loaded, and the network while a
 video is slow to give its next frame."""
+
+MAX_QUEUED_EACH = 128
+"""Frames or clips of one video that may wait: two batches on a GPU. One that is decoded quickly,
+for it is small or its times are damaged, does not hold up those behind it by more."""
 
 POLL_SECONDS = 1
 """How often a process looks whether rows that others work on are done."""
@@ -95,33 +101,17 @@ class SharedTargets:
         return target
 
 
+def _share_decoded(decoding: Decoding, view: View) -> float:
+    """Return what part of a video has been decoded, as far as its header tells."""
+    assert decoding.metadata is not None  # clips have come
+    duration_seconds = decoding.metadata.duration_seconds
+    if not duration_seconds:
+        return 0.0
+    return min(decoding.num_frames / view.frame_rate / duration_seconds, 1.0)
+
+
 class _ThreadEnded:
     """A decoder thread has nothing more to say."""
-
-
-class _EventQueue(queue.Queue):
-    """A queue whose size is bounded in bytes of pixels: frames differ in size."""
-
-    def _init(self, maxsize: int) -> None:
-        super()._init(maxsize)
-        self._num_bytes = 0
-
-    def _qsize(self) -> int:
-        return self._num_bytes
-
-    def _put(self, event: object) -> None:
-        super()._put(event)
-        self._num_bytes += _num_bytes(event)
-
-    def _get(self) -> object:
-        event = super()._get()
-        self._num_bytes -= _num_bytes(event)
-        return event
-
-
-def _num_bytes(event: object) -> int:
-    # Not 0 for what has no pixels: a queue of size 0 is an empty one.
-    return event.pixels.nbytes if isinstance(event, Clip) else 1
 
 
 class Decoders:
@@ -138,7 +128,11 @@ class Decoders:
         decoder: Decoder,
         *,
         num_decoders: int,
+        num_threads: int = 1,
+        shares: Shares | None = None,
         truncated: str = "fail",
+        damaged: str = "fail",
+        begin: Callable[[Begun], None] = lambda begun: None,
         stopped: threading.Event | None = None,
     ):
         """Nothing starts yet.
@@ -146,14 +140,25 @@ class Decoders:
         Args:
             recipes: that the targets name.
             num_decoders: videos that are decoded at a time.
-            truncated: see `Decoding`.
+            num_threads: of all of them together. A video that is most of what is left, which
+                goes on when the others have ended, has more than its part of these.
+            shares: of the targets in what is left; all the same by default.
+            truncated, damaged: see `Decoding`.
+            begin: is called with each target, by the thread that decodes it, before it does.
             stopped: is set when it is left, for the decoder to stop, too.
         """
         self._targets = targets
         self._recipes = recipes
         self._decoder = decoder
+        self._num_threads = num_threads
+        self._num_threads_each = max(1, num_threads // num_decoders)
+        self._shares = shares or Shares(())
         self._truncated = truncated
-        self._queue = _EventQueue(MAX_QUEUED_BYTES)
+        self._damaged = damaged
+        self._begin = begin
+        self._queue: SharedQueue[Event | _ThreadEnded | Exception] = SharedQueue(
+            MAX_QUEUED_BYTES, MAX_QUEUED_EACH
+        )
         self._stopped = stopped or threading.Event()
         # Only the thread that takes events changes these two.
         self._given_up: set[str] = set()
@@ -175,15 +180,14 @@ class Decoders:
     @property
     def has_ended(self) -> bool:
         """All has been said, and taken."""
-        return not self._num_running
+        return not self._num_running and self._queue.is_empty
 
     def get(self, *, timeout_seconds: float = 0) -> Event | None:
         """Return what was said next, or None if nothing is, in time."""
         deadline = time.monotonic() + timeout_seconds
         while not self.has_ended:
-            try:
-                event = self._queue.get(timeout=max(deadline - time.monotonic(), 1e-9))
-            except queue.Empty:
+            event = self._queue.get(timeout_seconds=max(deadline - time.monotonic(), 0))
+            if event is None:
                 return None
             if isinstance(event, Exception):
                 raise event
@@ -210,9 +214,18 @@ class Decoders:
     def _decode(self, target: Target) -> Ended | Failed:
         """Say that a target begins, and its clips; return its end."""
         file = stat_or_none(target.source.path)  # if there is none, probing says what is wrong
-        self._say(Begun(target, file and file.st_size, file and file.st_mtime_ns))
+        begun = Begun(target, file and file.st_size, file and file.st_mtime_ns)
+        self._begin(begun)
+        self._say(begun)
         view = self._recipes[target.recipe].view
-        decoding = Decoding(self._decoder, target.source, view, truncated=self._truncated)
+        decoding = Decoding(
+            self._decoder,
+            target.source,
+            view,
+            truncated=self._truncated,
+            damaged=self._damaged,
+            num_threads=self._num_threads_of(target),
+        )
         clips = decoding.clips()
         error: Exception | None = None
         seconds = 0.0
@@ -223,30 +236,38 @@ class Decoders:
                     pixels = next(clips, None)
                 finally:
                     seconds += time.monotonic() - started
-                if pixels is None or not self._say(Clip(target, decoding.num_clips - 1, pixels)):
+                if pixels is None:
+                    break
+                share = _share_decoded(decoding, view)
+                if not self._say(Clip(target, decoding.num_clips - 1, pixels, share)):
                     break
         except Exception as caught:  # whatever it is, it costs one row only
             error = caught
         finally:
             clips.close()  # ends ffmpeg
+            self._shares.end(target)
         decoded = Decoded(
             decoding.metadata,
             decoding.num_frames,
             decoding.num_clips,
             tuple(decoding.messages),
             decoding.warning,
+            decoding.damage.share,
             seconds,
         )
         return Failed(target, decoded, error) if error else Ended(target, decoded)
 
+    def _num_threads_of(self, target: Target) -> int:
+        part = round(self._num_threads * self._shares.of(target))
+        return max(self._num_threads_each, part)
+
     def _say(self, event: Event | _ThreadEnded | Exception) -> bool:
         """Wait for room. False if nobody will take it."""
+        owner = None if isinstance(event, _ThreadEnded | Exception) else event.target.feature_path
+        num_bytes = event.pixels.nbytes if isinstance(event, Clip) else 0
         while not self._stopped.is_set():
-            if isinstance(event, Clip) and event.target.feature_path in self._given_up:
+            if isinstance(event, Clip) and owner in self._given_up:
                 return False
-            try:
-                self._queue.put(event, timeout=1)
+            if self._queue.put(owner, event, num_bytes, timeout_seconds=1):
                 return True
-            except queue.Full:
-                pass
         return False

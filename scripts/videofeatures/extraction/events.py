@@ -17,6 +17,7 @@ class Decoded(NamedTuple):
         metadata: None if it could not be read.
         messages: the last lines that the decoder has said.
         warning: what is wrong with the video, though it was accepted.
+        damaged_share: part of its frames that are damaged; None if it is not known.
         seconds: that decoding took.
     """
 
@@ -25,6 +26,7 @@ class Decoded(NamedTuple):
     num_clips: int = 0
     messages: tuple[str, ...] = ()
     warning: str | None = None
+    damaged_share: float | None = None
     seconds: float = 0.0
 
 
@@ -46,11 +48,13 @@ class Clip(NamedTuple):
     Attributes:
         number: of the row, from 0.
         pixels: a frame (height, width, 3) or a clip (frames, height, width, 3), uint8.
+        share: what part of the video has been decoded by then, as far as its header tells.
     """
 
     target: Target
     number: int
     pixels: np.ndarray
+    share: float = 0.0
 
 
 class Ended(NamedTuple):

@@ -9,6 +9,7 @@ decoded.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import os
@@ -22,10 +23,12 @@ from typing import TYPE_CHECKING
 
 from videofeatures import __version__
 from videofeatures.decoding.ffmpeg_decoder import FfmpegDecoder
+from videofeatures.errors import UserError
 from videofeatures.extraction.batching import Batcher
 from videofeatures.extraction.claims import Claims
 from videofeatures.extraction.decoders import Decoders, SharedTargets
 from videofeatures.extraction.events import Begun, Clip, Event, Failed
+from videofeatures.extraction.shares import Shares
 from videofeatures.extraction.target_state import TargetState
 from videofeatures.extraction.timing import Timing
 from videofeatures.extraction.writer import Writer
@@ -33,7 +36,15 @@ from videofeatures.monitoring.progress import Display, Progress
 from videofeatures.networks.devices import Device, find_devices, hold_device
 from videofeatures.networks.recipe import Recipe
 from videofeatures.planning.jobs import Job
-from videofeatures.records import ElsewhereLine, EndLine, ProcessLine, Recorder
+from videofeatures.planning.plan import Target
+from videofeatures.records import (
+    DeviceLine,
+    ElsewhereLine,
+    EndLine,
+    ProcessLine,
+    Recorder,
+    WorkingLine,
+)
 
 if TYPE_CHECKING:
     from videofeatures.networks.network import Network
@@ -41,6 +52,11 @@ if TYPE_CHECKING:
 MAX_DECODERS = 16
 WAIT_SECONDS = 1
 """For an event, before a look at what others have done meanwhile."""
+
+WORKING_SECONDS = 60
+WORKING_GROWTH = 1.1
+"""A video in work is told of in the records after a minute, and then each time it has been in work
+for a tenth longer: a hundred times in ten days."""
 
 DONE_BY_OTHERS = "%d rows were done by others meanwhile"
 
@@ -68,19 +84,10 @@ def run_job(job: Job, *, num_threads: int, display: Display | None = None) -> in
     settings = job.settings
     num_decoders = min(settings.decoders or min(num_threads, MAX_DECODERS), num_left)
     stopped = threading.Event()
-    decoder = FfmpegDecoder(
-        settings, num_threads=max(1, num_threads // num_decoders), stopped=stopped
-    )
+    decoder = FfmpegDecoder(settings, stopped=stopped)
     claims = Claims(settings.claim_timeout_seconds)
     targets = SharedTargets(job.targets, claims)
-    decoders = Decoders(
-        targets,
-        job.recipes,
-        decoder,
-        num_decoders=num_decoders,
-        truncated=settings.truncated,
-        stopped=stopped,
-    )
+    shares = Shares(job.targets)
     devices = [] if settings.device == "cpu" else find_devices()
     # The device first: who waits for one must not hold rows, which its holder may wait for.
     with (
@@ -88,29 +95,52 @@ def run_job(job: Job, *, num_threads: int, display: Display | None = None) -> in
         ThreadPoolExecutor(1) as background,
         claims,
         decoder,
-        decoders,
+        Recorder(job.results, job.name) as recorder,
     ):
         ffmpeg = background.submit(decoder.version)
-        networks = _load_networks(job, held, num_threads)
-        made_with = [
-            _describe_process(recipe, network, held, ffmpeg.result())
-            for recipe, network in zip(job.recipes, networks, strict=True)
-        ]
-        with Recorder(job.results, job.name) as recorder:
-            for line in made_with:
-                recorder.write(line)
+        made_with = [_describe_process(job, recipe) for recipe in job.recipes]
+        for line in made_with:
+            recorder.write(line)
+        writer = Writer(job.recipes, made_with, recorder)
+        decoders = Decoders(
+            targets,
+            job.recipes,
+            decoder,
+            num_decoders=num_decoders,
+            num_threads=num_threads,
+            shares=shares,
+            truncated=settings.truncated,
+            damaged=settings.damaged,
+            begin=writer.begin,
+            stopped=stopped,
+        )
+        with _stop_is_recorded(recorder), decoders:
+            networks = _load_networks(job, held, num_threads)
+            writer.compute_on(_describe_device(networks[0], held, ffmpeg.result()))
             run = _Extraction(
                 job,
                 targets,
                 decoders,
                 networks,
-                Writer(job.recipes, made_with, recorder),
+                writer,
                 recorder,
                 claims,
+                shares,
                 timing,
                 display or Display(logger.info),
             )
             return run.run()
+
+
+@contextlib.contextmanager
+def _stop_is_recorded(recorder: Recorder) -> Iterator[None]:
+    """Record that this process ends with an error that it knows of: no row has brought it down."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(UserError):  # records are what cannot be written, it may be
+            recorder.write({"time": time.time(), "status": "stopped"})
+        raise
 
 
 class _Extraction:
@@ -125,6 +155,7 @@ class _Extraction:
         writer: Writer,
         recorder: Recorder,
         claims: Claims,
+        shares: Shares,
         timing: Timing,
         display: Display,
     ):
@@ -135,6 +166,9 @@ class _Extraction:
         self._claims = claims
         self._display = display
         self._progress = Progress(len(job.targets))
+        self._progress.total_bytes = shares.num_bytes
+        self._next_look = 0.0
+        self._tell_after: dict[Target, float] = {}
         self._timing = timing
         self._batchers = [
             Batcher(network, network.batch_size, recipe, self._timing)
@@ -152,6 +186,7 @@ class _Extraction:
             self._count_elsewhere()
             if event is not None:
                 self._finish(self._take(event))
+            self._tell_shares()
             self._display.update(self._progress)
         self._finish(self._flush())
         progress, timing = self._progress, self._timing
@@ -176,8 +211,8 @@ class _Extraction:
             state = self._states[event.target.feature_path] = TargetState(event.target)
         if isinstance(event, Begun):
             state.begun = event
-            self._writer.begin(state)
         elif isinstance(event, Clip):
+            state.share = event.share
             yield from self._batchers[event.target.recipe].add(state, event.number, event.pixels)
         else:
             state.decoded = event.decoded
@@ -201,11 +236,38 @@ class _Extraction:
                 continue
             del self._states[target.feature_path]
             if self._writer.finish(state):
-                self._progress.add(done=1, video_seconds=state.video_seconds)
+                self._progress.add(
+                    done=1,
+                    complained=int(state.has_complaints),
+                    video_seconds=state.video_seconds,
+                    num_bytes=_video_bytes(state),
+                )
             else:
-                self._progress.add(failed=1)
+                self._progress.add(failed=1, num_bytes=_video_bytes(state))
+            self._tell_after.pop(target, None)
             self._claims.release(target.feature_path)
         return is_any
+
+    def _tell_shares(self) -> None:
+        """Tell how far the videos in work are; in the records, at growing intervals."""
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + WAIT_SECONDS
+        self._progress.set_working(
+            sum(state.share * _video_bytes(state) for state in self._states.values())
+        )
+        for state in self._states.values():
+            elapsed = now - state.started
+            if state.share and elapsed >= self._tell_after.get(state.target, WORKING_SECONDS):
+                self._tell_after[state.target] = elapsed * WORKING_GROWTH
+                line: WorkingLine = {
+                    "time": time.time(),
+                    "status": "working",
+                    "feature_path": state.target.feature_path,
+                    "share": round(state.share, 4),
+                }
+                self._recorder.write(line)
 
     def _count_elsewhere(self) -> None:
         num_new = self._targets.num_elsewhere - self._progress.num_elsewhere
@@ -213,6 +275,10 @@ class _Extraction:
             line: ElsewhereLine = {"time": time.time(), "status": "elsewhere", "num_rows": num_new}
             self._recorder.write(line)
             self._progress.add(elsewhere=num_new)
+
+
+def _video_bytes(state: TargetState) -> int:
+    return (state.begun.video_size if state.begun else None) or 0
 
 
 def _load_networks(job: Job, held: Device | None, num_threads: int) -> list[Network]:
@@ -229,21 +295,28 @@ def _load_networks(job: Job, held: Device | None, num_threads: int) -> list[Netw
         gc.enable()
 
 
-def _describe_process(
-    recipe: Recipe, network: Network, held: Device | None, ffmpeg: str
-) -> ProcessLine:
+def _describe_process(job: Job, recipe: Recipe) -> ProcessLine:
     return {
         "time": time.time(),
         "status": "process",
+        "run_number": job.run_number,
         "program": f"videofeatures {__version__}",
         "settings": recipe.numerics,
         "digest": recipe.digest,
         "weights": recipe.weights_id,
+        "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        "host": platform.node(),
+        "torch": version("torch"),
+    }
+
+
+def _describe_device(network: Network, held: Device | None, ffmpeg: str) -> DeviceLine:
+    """Return what a process computes on: all its networks share the device, and the settings."""
+    return {
+        "time": time.time(),
+        "status": "device",
         "dtype": str(network.dtype).removeprefix("torch."),
         "device": network.device_name,
         "device_uuid": held.uuid if held else None,
-        "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
-        "host": platform.node(),
         "ffmpeg": ffmpeg,
-        "torch": version("torch"),
     }

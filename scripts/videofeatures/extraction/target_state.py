@@ -21,6 +21,7 @@ class TargetState:
         decoded: None while its video is being decoded.
         error: why there will be no file of it.
         norm_sum: of its features, before these were divided by their norms.
+        share: what part of its video has been decoded, as far as its header tells.
     """
 
     target: Target
@@ -30,6 +31,7 @@ class TargetState:
     started: float = field(default_factory=time.monotonic)
     compute_seconds: float = 0.0
     norm_sum: float = 0.0
+    share: float = 0.0
     features: GrowingArray = field(default_factory=GrowingArray)
 
     def add_feature(self, index: int, feature: np.ndarray, norm: float) -> None:
@@ -43,6 +45,13 @@ class TargetState:
         if self.decoded is None:
             return False
         return self.error is not None or self.features.num_rows == self.decoded.num_clips
+
+    @property
+    def has_complaints(self) -> bool:
+        """Whether its decoder has complained of its video, or found it wanting."""
+        return self.decoded is not None and bool(
+            self.decoded.messages or self.decoded.warning or self.decoded.damaged_share
+        )
 
     @property
     def video_seconds(self) -> float:

@@ -5,19 +5,26 @@ from __future__ import annotations
 import errno
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from videofeatures.decoding.clips import row_timestamps
-from videofeatures.errors import UserError, VideoError
+from videofeatures.errors import MachineError, UserError, VideoError
 from videofeatures.extraction.events import Begun, Decoded
 from videofeatures.extraction.storage import write_features
 from videofeatures.extraction.target_state import TargetState
 from videofeatures.files import hash_content
 from videofeatures.networks.recipe import Recipe
-from videofeatures.records import ProcessLine, Recorder, RowFacts, RowLine, RowStatus
+from videofeatures.records import (
+    DeviceLine,
+    ProcessLine,
+    Recorder,
+    RowFacts,
+    RowLine,
+    RowStatus,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -31,17 +38,23 @@ class Writer:
         """
         Args:
             recipes: that the targets name.
-            made_with: what the process computes with, for each recipe.
+            made_with: what the process works with, for each recipe.
         """
         self._recipes = recipes
         self._made_with = made_with
         self._recorder = recorder
+        self._device: DeviceLine | None = None
 
-    def begin(self, state: TargetState) -> None:
-        """Record that a target is worked on."""
-        line = self._line("started", state)
-        line["stale"] = state.target.stale
+    def begin(self, begun: Begun) -> None:
+        """Record that a target is worked on. Any thread may call this, before all else."""
+        line = self._line("started", begun)
+        line["stale"] = begun.target.stale
         self._recorder.write(line)
+
+    def compute_on(self, device: DeviceLine) -> None:
+        """Record what the features are computed on, before the first is written."""
+        self._recorder.write(device)
+        self._device = device
 
     def finish(self, state: TargetState) -> bool:
         """Write a complete target's file, or record why there is no new one. True if written.
@@ -61,17 +74,20 @@ class Writer:
                     f"{target.feature_path}: {error.strerror}. The job ends here; what is done is "
                     "kept. Make room, and run again"
                 ) from None
-            self._record_failure(
-                state, f"{target.feature_path}: {error.strerror or error}", seconds
-            )
+            reason = f"{target.feature_path}: {error.strerror or error}"
+            self._record_failure(state, MachineError(reason), seconds)
             return False
         except VideoError as error:
-            self._record_failure(state, str(error), seconds, error.ffmpeg_lines)
+            self._record_failure(state, error, seconds)
             return False
         except UserError:  # the records cannot be written
             raise
+        except MemoryError as error:
+            self._record_failure(state, MachineError(f"out of memory: {error}"), seconds)
+            return False
         except Exception as error:
-            self._record_failure(state, f"{type(error).__name__}: {error}", seconds)
+            reason = f"{type(error).__name__}: {error}"
+            self._record_failure(state, VideoError(reason), seconds)
             logger.exception("unexpected error in %s", target.source.path)
             return False
         path, decoded = target.source.path, _decoded(state)
@@ -89,7 +105,7 @@ class Writer:
         _check_finite(features, recipe)
 
         def record(file_hash: str) -> None:
-            line = self._line("done", state) | _facts(decoded)
+            line = self._line("done", _begun(state)) | _facts(decoded)
             self._recorder.write(
                 line
                 | RowFacts(
@@ -114,26 +130,25 @@ class Writer:
         )
         return features.shape
 
-    def _record_failure(
-        self, state: TargetState, reason: str, seconds: float, messages: Iterable[str] = ()
-    ) -> None:
+    def _record_failure(self, state: TargetState, error: VideoError, seconds: float) -> None:
         metadata = state.decoded.metadata if state.decoded else None
         self._recorder.write(
-            self._line("failed", state)
+            self._line("failed", _begun(state))
             | RowFacts(
                 stale=state.target.stale,
-                reason=reason,
-                ffmpeg_lines=list(messages),
+                reason=error.reason,
+                is_machine=isinstance(error, MachineError),
+                ffmpeg_lines=error.ffmpeg_lines,
+                damaged_share=state.decoded.damaged_share if state.decoded else None,
                 duration_seconds=metadata.duration_seconds if metadata else None,
                 seconds=round(seconds, 3),
             )
         )
-        logger.error("FAILED  %s: %s", state.target.source.path, reason)
+        logger.error("FAILED  %s: %s", state.target.source.path, error.reason)
 
-    def _line(self, status: RowStatus, state: TargetState) -> RowLine:
+    def _line(self, status: RowStatus, begun: Begun) -> RowLine:
         """Start the line of a target: which it is, of which file, and what it is made with."""
-        target, made_with = state.target, self._made_with[state.target.recipe]
-        begun = state.begun or Begun(target, None, None)
+        target, made_with = begun.target, self._made_with[begun.target.recipe]
         return RowLine(
             time=time.time(),
             status=status,
@@ -146,8 +161,8 @@ class Writer:
         )
 
     def _provenance(self, state: TargetState) -> dict[str, Any]:
-        made_with = dict(self._made_with[state.target.recipe])
-        line = dict(self._line("done", state))
+        made_with = dict(self._made_with[state.target.recipe]) | dict(self._device or {})
+        line = dict(self._line("done", _begun(state)))
         for key in ("time", "status", "feature_path"):
             made_with.pop(key, None)
             line.pop(key, None)
@@ -155,6 +170,10 @@ class Writer:
         assert decoded.metadata is not None
         aspect = str(decoded.metadata.sample_aspect_ratio)
         return made_with | line | dict(_facts(decoded)) | {"sample_aspect_ratio": aspect}
+
+
+def _begun(state: TargetState) -> Begun:
+    return state.begun or Begun(state.target, None, None)
 
 
 def _decoded(state: TargetState) -> Decoded:
@@ -168,6 +187,7 @@ def _facts(decoded: Decoded) -> RowFacts:
     assert metadata is not None
     return RowFacts(
         num_frames=decoded.num_frames,
+        damaged_share=decoded.damaged_share,
         duration_seconds=metadata.duration_seconds,
         average_fps=metadata.average_fps,
         width=metadata.width,

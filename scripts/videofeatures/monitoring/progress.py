@@ -34,26 +34,38 @@ LINE_GROWTH = 1.1
 but at most one a minute: a hundred in ten days."""
 
 
+_Sample = tuple[float, int, float, float]
+
+
 class Progress:
     """Count the rows of a run as they end, and measure rates.
 
     Attributes:
         num_rows: number of rows to do.
         num_done, num_failed: rows that ended in this run.
+        num_complained: of those done, the ones of whose videos the decoder has complained.
         num_elsewhere: rows that other runs did meanwhile. They count as ended, but not in rates.
         video_seconds: total length of the videos that are done, according to their headers.
+        num_bytes: total size of the videos that have ended.
+        working_bytes: of those that are in work, what has been decoded so far.
+        total_bytes: of all videos; None if it is not known. How much is left is measured by size,
+            as nothing else is known of a video before it is opened: a row may be hours of video.
     """
 
     def __init__(self, num_rows: int, *, clock: Callable[[], float] = time.monotonic):
         self.num_rows = num_rows
         self.num_done = 0
         self.num_failed = 0
+        self.num_complained = 0
         self.num_elsewhere = 0
         self.video_seconds = 0.0
+        self.num_bytes = 0.0
+        self.working_bytes = 0.0
+        self.total_bytes: float | None = None
         self._clock = clock
         self.started = clock()
-        # (time, rows done or failed by then, seconds of video) to measure rates from.
-        self._samples: deque[tuple[float, int, float]] = deque([(self.started, 0, 0.0)])
+        # (time; rows done or failed by then, seconds of video, bytes) to measure rates from.
+        self._samples: deque[_Sample] = deque([(self.started, 0, 0.0, 0.0)])
 
     @property
     def num_ended(self) -> int:
@@ -66,27 +78,62 @@ class Progress:
         return self._clock() - self.started
 
     def add(
-        self, *, done: int = 0, failed: int = 0, elsewhere: int = 0, video_seconds: float = 0
+        self,
+        *,
+        done: int = 0,
+        complained: int = 0,
+        failed: int = 0,
+        elsewhere: int = 0,
+        video_seconds: float = 0,
+        num_bytes: float = 0,
     ) -> None:
-        """Add rows that have ended, and the length of the videos that are done."""
+        """Add rows that have ended, the length of the videos that are done, and their size."""
         self.num_done += done
+        self.num_complained += complained
         self.num_failed += failed
         self.num_elsewhere += elsewhere
         self.video_seconds += video_seconds
+        self.num_bytes += num_bytes
+        if elsewhere and self.total_bytes:  # of whose videos nothing is told
+            self.num_bytes += elsewhere * self.total_bytes / self.num_rows
+        self._sample()
+
+    def set_working(self, num_bytes: float) -> None:
+        """Set what has been decoded of the videos that are in work."""
+        self.working_bytes = num_bytes
+        self._sample()
+
+    def _sample(self) -> None:
         now = self._clock()
         spacing = WINDOW_SECONDS / MAX_SAMPLES
         if len(self._samples) > 1 and now - self._samples[-2][0] < spacing:
             self._samples.pop()
-        self._samples.append((now, self.num_done + self.num_failed, self.video_seconds))
+        self._samples.append((now, *self._worked_on()))
         while len(self._samples) > 2 and now - self._samples[1][0] > WINDOW_SECONDS:
             self._samples.popleft()
 
-    def rates(self) -> tuple[float, float]:
-        """Return the rows and the seconds of video per second, over the last `WINDOW_SECONDS`."""
-        since, num_rows, video_seconds = self._samples[0]
+    def _worked_on(self) -> tuple[int, float, float]:
+        num_bytes = self.num_bytes + self.working_bytes
+        return self.num_done + self.num_failed, self.video_seconds, num_bytes
+
+    def rates(self) -> tuple[float, float, float]:
+        """Return the rows, the seconds of video and the bytes of video files per second, over the
+        last `WINDOW_SECONDS`."""
+        since, *before = self._samples[0]
         seconds = max(self._clock() - since, 1e-3)
-        num_worked_on = self.num_done + self.num_failed
-        return (num_worked_on - num_rows) / seconds, (self.video_seconds - video_seconds) / seconds
+        rows, video_seconds, num_bytes = (
+            (now - then) / seconds for now, then in zip(self._worked_on(), before, strict=True)
+        )
+        return rows, video_seconds, num_bytes
+
+    def seconds_left(self) -> float | None:
+        """Return how long the rest takes at these rates; None if that cannot be told."""
+        if self.num_ended >= self.num_rows:
+            return None
+        row_rate, _, byte_rate = self.rates()
+        if self.total_bytes and byte_rate > 0:
+            return max(self.total_bytes - self._worked_on()[2], 0) / byte_rate
+        return (self.num_rows - self.num_ended) / row_rate if row_rate > 0 else None
 
     def __str__(self) -> str:
         share = self.num_ended / max(self.num_rows, 1)
@@ -94,13 +141,14 @@ class Progress:
             f"{self.num_ended:,} of {self.num_rows:,} videos ({math.floor(100 * share)} %)",
             f"{describe_seconds(self.video_seconds)} of video",
         ]
-        row_rate, video_rate = self.rates()
+        row_rate, video_rate, _ = self.rates()
         if row_rate > 0:
             parts.append(f"{_describe_rate(row_rate)}, {video_rate:.3g} times as fast as they play")
         if self.num_failed:
             parts.append(f"{self.num_failed:,} failed")
-        if row_rate > 0 and self.num_ended < self.num_rows:
-            seconds_left = (self.num_rows - self.num_ended) / row_rate
+        if self.num_complained:
+            parts.append(f"{self.num_complained:,} with complaints")
+        if (seconds_left := self.seconds_left()) is not None:
             parts.append(f"{describe_seconds(seconds_left)} left")
         return "; ".join(parts)
 

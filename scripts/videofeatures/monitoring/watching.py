@@ -8,9 +8,14 @@ import time
 from collections.abc import Sequence
 
 from videofeatures.errors import MAX_SHOWN
+from videofeatures.files import stat_or_none
 from videofeatures.monitoring.progress import Display, Progress
 from videofeatures.planning.jobs import Job, run_name_of
 from videofeatures.records import Line, RecordReader
+from videofeatures.threaded import threaded_map
+
+COMPLAINTS = ("reason", "ffmpeg_lines", "damaged_share")
+"""Facts of a row that is done, of which one at least is there if its decoder has complained."""
 
 POLL_SECONDS = 1
 MAX_SHARE = 0.05
@@ -28,6 +33,10 @@ class Watcher:
             display: takes a line about each row that failed, too.
         """
         self.progress = Progress(sum(len(job.targets) for job in jobs))
+        self._jobs = jobs
+        self._size_of: dict[str, int] = {}
+        # Of the videos in work, what part has been decoded.
+        self._share_of: dict[str, float] = {}
         self._reader = RecordReader(jobs[0].results, start=run_name_of(jobs[0]))
         self._display = display
         self._ended = threading.Event()
@@ -45,6 +54,7 @@ class Watcher:
         self._display.clear()
 
     def _watch(self) -> None:
+        self._look_at_videos()
         pause = float(POLL_SECONDS)
         while not self._ended.wait(pause):
             started = time.monotonic()
@@ -61,15 +71,41 @@ class Watcher:
                 for line in lines:
                     self._count(line)
 
+    def _look_at_videos(self) -> None:
+        """Find out how large they are: how long they are is not known before they are opened."""
+        targets = [target for job in self._jobs for target in job.targets]
+        files = threaded_map(lambda target: stat_or_none(target.source.path), targets)
+        for target, file in zip(targets, files, strict=True):
+            self._size_of[target.feature_path] = file.st_size if file else 0
+        self.progress.total_bytes = sum(self._size_of.values())
+
     def _count(self, line: Line) -> None:
-        if line["status"] == "done":
-            self.progress.add(done=1, video_seconds=line.get("duration_seconds") or 0)
+        if line["status"] == "working":
+            self._share_of[line["feature_path"]] = line["share"]
+            self._count_working()
+        elif line["status"] == "done":
+            self.progress.add(
+                done=1,
+                complained=int(any(line.get(fact) for fact in COMPLAINTS)),
+                video_seconds=line.get("duration_seconds") or 0,
+                num_bytes=self._end(line["feature_path"]),
+            )
         elif line["status"] == "failed":
-            self.progress.add(failed=1)
+            self.progress.add(failed=1, num_bytes=self._end(line["feature_path"]))
             num_failed = self.progress.num_failed
             if num_failed <= MAX_SHOWN:
-                self._display.say(f"FAILED  {line['video_path']}: {line['reason']}")
+                self._display.say(f"FAILED  {line.get('video_path')}: {line['reason']}")
             if num_failed == MAX_SHOWN:
                 self._display.say("… those that follow are in the logs and in the manifest")
         elif line["status"] == "elsewhere":
             self.progress.add(elsewhere=line["num_rows"])
+
+    def _end(self, feature_path: str) -> int:
+        """Return the size of a video, which is not in work any more."""
+        if self._share_of.pop(feature_path, None) is not None:
+            self._count_working()
+        return self._size_of.get(feature_path, 0)
+
+    def _count_working(self) -> None:
+        shares = self._share_of.items()
+        self.progress.set_working(sum(self._size_of.get(path, 0) * part for path, part in shares))

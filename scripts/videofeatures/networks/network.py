@@ -16,7 +16,7 @@ from videofeatures.errors import UserError
 from videofeatures.networks.backbones import Backbone
 from videofeatures.networks.fused import fold_batch_norm, fuse_convolutions, is_onednn_supported
 from videofeatures.networks.recipe import Recipe
-from videofeatures.networks.weights import load_network
+from videofeatures.networks.weights import check_content, load_network
 from videofeatures.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ def open_network(recipe: Recipe, settings: Settings, *, device_index: int = 0) -
         device_index: of the CUDA device to use.
 
     Raises:
-        UserError: the device cannot be used, or the weights do not fit.
+        UserError: the device cannot be used, or the weights do not fit, or are damaged.
     """
     device = choose_device(settings.device, device_index)
     dtype = choose_dtype(recipe.precision, device)
@@ -113,6 +113,7 @@ def open_network(recipe: Recipe, settings: Settings, *, device_index: int = 0) -
             "this CPU has no instructions for %s: it will be much slower than float32",
             recipe.precision,
         )
+    check_content(recipe.weights_path)
     network = Network(recipe.backbone, recipe.weights_path, device=device, dtype=dtype)
     network.batch_size = settings.batch_size or network.batch_size
     return network

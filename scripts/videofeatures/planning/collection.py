@@ -7,7 +7,7 @@ import glob
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO
 
 from videofeatures.errors import UserError
 from videofeatures.files import replace_text
@@ -51,7 +51,13 @@ class Collection:
             self.problems.append(f"{pattern}: no such file, and no file that matches it")
         self.root_of |= dict.fromkeys(videos, _root_of_pattern(pattern))
 
-    def add_list(self, paths: Iterable[str]) -> None:
+    def add_list(self, content: bytes) -> None:
+        """Add the paths of a list, one a line: only line feeds end one, after a carriage return
+        or not, as others may be part of a name."""
+        text = content.decode("utf-8-sig", errors="surrogateescape")
+        self.add_paths(line.removesuffix("\r") for line in text.split("\n"))
+
+    def add_paths(self, paths: Iterable[str]) -> None:
         """Add paths as they are, whether there is a file or not."""
         videos = [path for path in paths if path.strip()]
         folders = {os.path.dirname(os.path.abspath(path)) for path in videos}
@@ -60,7 +66,7 @@ class Collection:
 
 
 def find_videos(
-    sources: Iterable[str], *, suffixes: Sequence[str] = VIDEO_SUFFIXES, stdin: TextIO
+    sources: Iterable[str], *, suffixes: Sequence[str] = VIDEO_SUFFIXES, stdin: BinaryIO
 ) -> dict[str, str]:
     """Return the videos of a collection, each with the folder below which its place is mirrored.
 
@@ -75,21 +81,19 @@ def find_videos(
     collection, single_videos = Collection(), []
     for source in sources:
         if source == "-":
-            collection.add_list(stdin.read().splitlines())
+            collection.add_list(stdin.read())
         elif os.path.isdir(source):
             collection.add_folder(source, suffixes)
         elif source.lower().endswith(".txt"):
             try:
-                text = Path(source).read_text(encoding="utf-8-sig", errors="surrogateescape")
+                collection.add_list(Path(source).read_bytes())
             except OSError as error:
                 collection.problems.append(f"{source}: {error.strerror}")
-            else:
-                collection.add_list(text.splitlines())
         elif os.path.isfile(source):  # also one whose name looks like a pattern
             single_videos.append(source)
         else:
             collection.add_pattern(source)
-    collection.add_list(single_videos)
+    collection.add_paths(single_videos)
     if collection.problems:
         raise UserError(collection.problems)
     return collection.root_of

@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from videofeatures.errors import MAX_SHOWN
+from videofeatures.errors import MAX_SHOWN, UserError
 from videofeatures.files import replace_file
 from videofeatures.networks.recipe import Recipe
 from videofeatures.planning.plan import Target
@@ -23,6 +23,7 @@ from videofeatures.source import Source
 from videofeatures.threaded import threaded_map
 
 UNFINISHED = "was not finished"
+IN_WORK = "was in work when its process was killed; the next run gives it a job of its own"
 NOT_SEEN = "is done, and cannot be seen yet"
 
 NAME = r"extract_[0-9a-f]{8}_\d+"
@@ -37,6 +38,7 @@ class Job(NamedTuple):
     Attributes:
         recipes: those of the plan, which its targets name by their places.
         num_threads: CPU threads to request.
+        run_number: of its run: see `records`.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Job(NamedTuple):
     results: str
     targets: tuple[Target, ...]
     num_threads: int = 1
+    run_number: int = 0
 
     @property
     def has_stale_targets(self) -> bool:
@@ -72,29 +75,45 @@ def cut_into_jobs(
     num_threads: int = 1,
     run_name: str | None = None,
     first_number: int = 1,
+    run_number: int = 0,
 ) -> list[Job]:
     """Return jobs of at most `videos_per_job` targets.
 
-    There are no fewer jobs than GPUs if there are targets enough.
+    There are no fewer jobs than GPUs if there are targets enough. Targets that were in work when
+    a process was killed come last, in jobs of their own, and those that were so more than once
+    each in its own: whatever one of them does to its process, all others are done.
 
     Args:
         run_name: of the run that they belong to; one of their own by default.
         first_number: of the first of them in that run.
+        run_number: of that run, greater than that of any whose records it knows.
     """
     run_name = run_name or new_run_name()
-    num_jobs = max(math.ceil(len(targets) / videos_per_job), min(num_gpus, len(targets)))
-    bounds = [len(targets) * k // num_jobs for k in range(num_jobs + 1)] if num_jobs else [0]
+    groups = _cut_evenly(
+        [target for target in targets if not target.num_interrupted], videos_per_job, num_gpus
+    )
+    groups += _cut_evenly([one for one in targets if one.num_interrupted == 1], videos_per_job, 1)
+    groups += [[target] for target in targets if target.num_interrupted > 1]
     return [
         Job(
             f"{run_name}_{number:04d}",
             settings,
             recipes,
             results,
-            tuple(targets[begin:end]),
+            tuple(group),
             num_threads,
+            run_number,
         )
-        for number, (begin, end) in enumerate(pairwise(bounds), start=first_number)
+        for number, group in enumerate(groups, start=first_number)
     ]
+
+
+def _cut_evenly(
+    targets: Sequence[Target], max_size: int, min_groups: int
+) -> list[Sequence[Target]]:
+    num_groups = max(math.ceil(len(targets) / max_size), min(min_groups, len(targets)))
+    bounds = [len(targets) * k // num_groups for k in range(num_groups + 1)] if num_groups else [0]
+    return [targets[begin:end] for begin, end in pairwise(bounds)]
 
 
 def run_name_of(job: Job) -> str:
@@ -145,10 +164,17 @@ def read_job(path: str | os.PathLike) -> Job:
     """Return the job that `write_job` wrote.
 
     Raises:
+        UserError: its run has ended.
         OSError: the file cannot be read.
     """
-    with open(path, encoding="utf-8") as file:
-        content = json.load(file)
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: is not there: the run that planned this job has ended, or was killed, and "
+            "another one has begun. Start a run: it does what is pending"
+        ) from None
     return Job(
         **content
         | {
@@ -171,22 +197,37 @@ def describe_job(job: Job) -> str:
 
 
 def describe_end(
-    jobs: Sequence[Job], not_done: Sequence[tuple[Target, str]], max_shown: int = MAX_SHOWN
+    jobs: Sequence[Job],
+    not_done: Sequence[tuple[Target, str]],
+    max_shown: int = MAX_SHOWN,
+    *,
+    num_complained: int = 0,
 ) -> list[str]:
-    """Return lines on what a run did: counts, and the rows that are not done, with reasons."""
+    """Return lines on what a run did: counts, and the rows that are not done, with reasons.
+
+    Args:
+        num_complained: rows that are done though the decoder has complained: `count_complained`.
+    """
     num_rows = sum(len(job.targets) for job in jobs)
     if not num_rows:
         return []
-    num_unfinished = sum(reason == UNFINISHED for _, reason in not_done)
+    num_unfinished = sum(reason in (UNFINISHED, IN_WORK) for _, reason in not_done)
     num_unseen = sum(reason == NOT_SEEN for _, reason in not_done)
-    failed = [pair for pair in not_done if pair[1] not in (UNFINISHED, NOT_SEEN)]
+    in_work = [pair for pair in not_done if pair[1] == IN_WORK]
+    failed = [pair for pair in not_done if pair[1] not in (UNFINISHED, IN_WORK, NOT_SEEN)]
     lines = [
         f"{num_rows - len(failed) - num_unfinished} of {num_rows} pending rows done, {len(failed)} "
         f"failed, {num_unfinished} not finished"
     ]
-    lines += [f"  {target.source.path}: {reason}" for target, reason in failed[:max_shown]]
-    if len(failed) > max_shown:
-        lines.append(f"  … and {len(failed) - max_shown} more")
+    for pairs in (failed, in_work):
+        lines += [f"  {target.source.path}: {reason}" for target, reason in pairs[:max_shown]]
+        if len(pairs) > max_shown:
+            lines.append(f"  … and {len(pairs) - max_shown} more")
+    if num_complained:
+        lines.append(
+            f"{num_complained} of the done ones have complaints of the decoder: see the columns "
+            "`reason`, `damaged_share` and `ffmpeg_lines` of the manifest"
+        )
     if num_unseen:
         lines.append(
             f"{num_unseen} of the done feature files cannot be seen on this machine yet: its disk "
@@ -198,6 +239,16 @@ def describe_end(
             "run tries these rows again"
         )
     return lines
+
+
+def count_complained(records: Records) -> int:
+    """Return how many rows were done though the decoder has complained of their videos.
+
+    Args:
+        records: of one run.
+    """
+    done = [record for record in records.last.values() if record.status == "done"]
+    return sum(bool(r.reason or r.ffmpeg_lines or r.damaged_share) for r in done)
 
 
 def find_not_done(
@@ -225,7 +276,9 @@ def find_not_done(
             unseen.append(target)
         else:
             failure = records.failure_of(target.feature_path)
-            not_done.append((target, failure.reason if failure else UNFINISHED))
+            is_open = records.num_interrupted(target.feature_path)
+            reason = failure.reason if failure else IN_WORK if is_open else UNFINISHED
+            not_done.append((target, reason))
     deadline = time.monotonic() + latency_seconds
     while unseen and time.monotonic() < deadline:
         time.sleep(min(LOOK_AGAIN_SECONDS, latency_seconds))

@@ -7,7 +7,6 @@ workflow, `extract.py`, the manifest, the check and the report start from it.
 from __future__ import annotations
 
 import csv
-import json
 import os
 import stat
 from collections import Counter
@@ -18,21 +17,29 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from videofeatures.errors import UserError
-from videofeatures.files import replace_text, stat_or_none
+from videofeatures.files import replace_text, stat_or_none, text_cell
 from videofeatures.networks.recipe import Recipe, recipe_problems
 from videofeatures.networks.weights import RANDOM, Weights, find_weights
-from videofeatures.planning.rows import FEATURE_SUFFIXES, Row, read_rows
+from videofeatures.planning.rows import (
+    FEATURE_SUFFIXES,
+    Row,
+    find_own_paths,
+    folder_problem,
+    read_rows,
+)
+from videofeatures.planning.staleness import Staleness, Trust, is_same_video
 from videofeatures.records import Record, Records, read_records
 from videofeatures.settings import Config, config_problems
 from videofeatures.source import Source
 from videofeatures.threaded import threaded_map
 
 MISSING = "no feature file"
-OLDER = "the video is newer than its features"
-CHANGED = "the video has changed since"
-OTHER_SETTINGS = "made with other settings"
-OTHER_WEIGHTS = "made with other weights"
+LINK = "a link to the feature file of another row"
 FORCED = "forced"
+INTERRUPTED = "its process was killed while it worked on it"
+
+MAX_NAMED = 5
+"""Rows that brought their process down, it may be, which are named."""
 
 PENDING_COLUMNS = ("video_path", "feature_path", "reason", "failed_before")
 """Of the list of all pending rows."""
@@ -48,6 +55,7 @@ class Target(NamedTuple):
         detail: more about it, the same for many rows, or "".
         failure: why it failed when it was tried last; "" if it did not, or was not tried.
         fails_again: this failure was that of the same video, settings and weights.
+        num_interrupted: processes that were killed while they worked on it, since it ended last.
         feature_mtime_ns: of a stale feature file; if it is another by the time its turn
             comes, somebody else has replaced it.
         recipe: which of the plan's recipes makes it.
@@ -62,14 +70,16 @@ class Target(NamedTuple):
     fails_again: bool = False
     feature_mtime_ns: int | None = None
     recipe: int = 0
+    num_interrupted: int = 0
 
     @property
     def is_done(self) -> bool:
         """Somebody has made it since this was planned."""
-        now = stat_or_none(self.feature_path)
-        if now is None:
-            return False
-        return not self.stale or self.feature_mtime_ns not in (None, now.st_mtime_ns)
+        if self.stale:
+            now = stat_or_none(self.feature_path)
+            return now is not None and self.feature_mtime_ns not in (None, now.st_mtime_ns)
+        # A link that led nowhere may lead to the file of another row by now.
+        return os.path.exists(self.feature_path) and not os.path.islink(self.feature_path)
 
     @property
     def why(self) -> str:
@@ -150,6 +160,11 @@ class Plan:
     not_tried: list[Target]
 
     @property
+    def run_number(self) -> int:
+        """Number of a run of this plan: see `records`."""
+        return self.records.run_number + 1
+
+    @property
     def not_done(self) -> list[Target]:
         """Feature files that are not done, whether they are to be made now or not."""
         return [*self.pending, *self.not_tried]
@@ -169,6 +184,13 @@ class Plan:
             )
         for why, count in Counter(target.why for target in pending).most_common():
             lines.append(f"{count:>8} {why}")
+        if interrupted := [target.source.path for target in pending if target.num_interrupted]:
+            shown = ", ".join(interrupted[:MAX_NAMED])
+            more = " …" if len(interrupted) > MAX_NAMED else ""
+            lines.append(
+                f"{len(interrupted):>8} were in work when a process was killed, and get jobs of "
+                f"their own: {shown}{more}"
+            )
         if pending and self.weights.identity == RANDOM:
             lines.append(
                 "WARNING: random weights: these features mean nothing, and are for trying out"
@@ -199,7 +221,7 @@ def make_plan(config: Mapping[str, Any], request: Request = ALL) -> Plan:
     if request.is_all_forced or request.forced:
         paths = {os.path.abspath(path): path for row in rows for path in row.feature_paths}
         forced = {p for key, p in paths.items() if request.is_all_forced or key in request.forced}
-    pending = find_pending(rows, recipes, records, forced=forced)
+    pending = find_pending(rows, recipes, records, forced=forced, trust=checked.trust)
     is_whole = selected is None and not forced
     not_tried: list[Target] = []
     if is_whole and not checked.retry_failed:
@@ -228,14 +250,18 @@ def find_recipes(config: Config) -> tuple[Weights, tuple[Recipe, ...]]:
 def _read_config_and_rows(config: Mapping[str, Any]) -> tuple[Config, list[Row]]:
     problems: list[str] = []
     rows: list[Row] = []
+    own_paths: dict[str, str] = {}
     try:
         checked = check_config(config)
+        own_paths = find_own_paths(checked)
+        if problem := folder_problem(Path(checked.results)):
+            problems.append(f"configuration: results: {problem}")
     except UserError as error:
         problems += error.problems
     videos = config.get("videos", Config.model_fields["videos"].default)
     if isinstance(videos, str):
         try:
-            rows = read_rows(videos)
+            rows = read_rows(videos, own_paths=own_paths)
         except UserError as error:
             problems += error.problems
     if problems:
@@ -262,65 +288,70 @@ def find_pending(
     records: Records,
     *,
     forced: Container[str] = (),
+    trust: Trust = "time",
 ) -> list[Target]:
     """Return the feature files that are not done, in the order of the CSV.
 
-    One is done if it exists and is not stale. It is stale if it was made with other settings or
-    weights by the record of it, or if its video has changed since: by the size and mtime in the
-    record, or, without a record, by being newer than the feature file. A video that has been
-    deleted since changes nothing.
+    One is done if it exists and is not stale: see `Staleness`.
 
     Args:
         recipes: of each row's feature files.
         forced: feature paths that are pending whatever their state.
+        trust: what tells that a video has changed: see `Staleness`.
 
     Raises:
-        UserError: a feature path is a folder.
+        UserError: a feature path is a folder, a pipe or a device.
     """
-    # As they would come back from a record.
-    numerics = [json.loads(json.dumps(recipe.numerics)) for recipe in recipes]
+    staleness = Staleness(recipes, records, trust)
 
-    @cache  # a changed setting is the same for thousands of rows
-    def difference(old_digest: str, number: int) -> str:
-        return _difference(records.settings.get(old_digest), numerics[number])
+    @cache
+    def real_paths() -> frozenset[str]:
+        return frozenset(
+            os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+            for row in rows
+            for path in row.feature_paths
+        )
+
+    def is_of_another_row(path: str) -> bool:
+        return os.path.realpath(path) in real_paths()
 
     def why(
-        source: Source, path: str, feature: os.stat_result, number: int
+        source: Source, path: str, feature: os.stat_result | None, number: int
     ) -> tuple[str, str] | None:
+        if feature is None:
+            return MISSING, ""
         if path in forced:
             return FORCED, ""
-        recipe, record = recipes[number], records.of_file(path)
-        reason = _staleness(source, feature, record, recipe)
-        if reason is None:
-            return None
-        if record is not None and reason == OTHER_SETTINGS:
-            return reason, difference(record.digest, number)
-        if record is not None and reason == OTHER_WEIGHTS:
-            return reason, f"{record.weights} → {recipe.weights_id}"
-        return reason, ""
+        # One that is recorded was made here, and the link was made afterwards.
+        if path not in records.last and os.path.islink(path) and is_of_another_row(path):
+            return LINK, ""
+        return staleness.why(source, path, feature, number)
 
     def look(row: Row) -> list[Target | str]:
         """Return what is pending of a row, or what is wrong with it."""
         outcomes: list[Target | str] = []
         for number, path in enumerate(row.feature_paths):
             feature = stat_or_none(path)
-            if feature is not None and stat.S_ISDIR(feature.st_mode):
-                outcomes.append(f"{path}: is a folder; a feature_path must be a file")
+            if feature is not None and not stat.S_ISREG(feature.st_mode):
+                kind = "folder" if stat.S_ISDIR(feature.st_mode) else "pipe or a device"
+                outcomes.append(f"{path}: is a {kind}; a feature_path must be a file")
                 continue
-            reason = (MISSING, "") if feature is None else why(row.source, path, feature, number)
+            reason = why(row.source, path, feature, number)
             if reason is None:
                 continue
-            failed = records.failure_of(path)
+            failed, num_interrupted = records.failure_of(path), records.num_interrupted(path)
             outcomes.append(
                 Target(
                     row.source,
                     path,
                     feature is not None,
                     *reason,
-                    failed.reason if failed else "",
-                    failed is not None and _is_same_attempt(row.source, failed, recipes[number]),
+                    failed.reason if failed else INTERRUPTED if num_interrupted else "",
+                    failed is not None
+                    and _is_same_attempt(row.source, failed, recipes[number], trust),
                     feature.st_mtime_ns if feature else None,
                     number,
+                    num_interrupted,
                 )
             )
         return outcomes
@@ -337,44 +368,13 @@ def find_pending(
     return pending
 
 
-def _is_same_attempt(source: Source, record: Record, recipe: Recipe) -> bool:
-    """Whether a record is of this video as it is now, with these settings and weights."""
-    if record.digest != recipe.digest:
+def _is_same_attempt(source: Source, record: Record, recipe: Recipe, trust: Trust) -> bool:
+    """Whether a failure was that of this video as it is now, with these settings and weights."""
+    if record.is_machine or record.digest != recipe.digest:
         return False
     if recipe.weights_id is not None and record.weights != recipe.weights_id:
         return False
-    video = stat_or_none(source.path)
-    now = (video.st_size, video.st_mtime_ns) if video else (None, None)
-    return (record.video_size, record.video_mtime_ns) == now
-
-
-def _staleness(
-    source: Source, feature: os.stat_result, made: Record | None, recipe: Recipe
-) -> str | None:
-    """Return why an existing feature file has to be made again, or None.
-
-    Args:
-        made: the record of it, if there is one.
-    """
-    if made and made.digest != recipe.digest:
-        return OTHER_SETTINGS
-    if made and recipe.weights_id is not None and made.weights != recipe.weights_id:
-        return OTHER_WEIGHTS
-    video = stat_or_none(source.path)
-    if video is None:
-        return None
-    if made:
-        same = (made.video_size, made.video_mtime_ns) == (video.st_size, video.st_mtime_ns)
-        return None if same else CHANGED
-    return OLDER if feature.st_mtime_ns < video.st_mtime_ns else None
-
-
-def _difference(before: dict[str, Any] | None, after: dict[str, Any]) -> str:
-    if before is None:
-        return ""
-    keys = sorted(before.keys() | after.keys())
-    changed = [key for key in keys if before.get(key) != after.get(key)]
-    return ", ".join(f"{key}: {before.get(key)} → {after.get(key)}" for key in changed)
+    return is_same_video(record, stat_or_none(source.path), trust)
 
 
 def list_pending(pending: Sequence[Target], max_shown: int, path: Path) -> Iterator[str]:
@@ -390,7 +390,7 @@ def list_pending(pending: Sequence[Target], max_shown: int, path: Path) -> Itera
             writer.writerow(PENDING_COLUMNS)
             for target in pending:
                 writer.writerow(
-                    [target.source.path, target.feature_path, target.why, target.failure]
+                    [target.source.path, target.feature_path, target.why, text_cell(target.failure)]
                 )
     except OSError as error:
         yield f"{num_more} ({path}: {error.strerror})"

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from videofeatures.errors import UserError
+from videofeatures.files import path_problem
+from videofeatures.networks.weights import SHARED_FOLDER
+from videofeatures.planning.cells import read_cells
+from videofeatures.planning.places import Places, fold
+from videofeatures.settings import Config
 from videofeatures.source import Source
 
 COLUMNS = ("video_path", "feature_path")
 FEATURE_SUFFIXES = (".npy", ".npz")
 
-CHUNK_SIZE = 65536
-"""Lines of a CSV read at a time: a table of a million takes as much memory as their rows."""
+NOT_FOR_OUTPUTS = re.compile(r"[{}\n\r]")
+"""What Snakemake cannot have in the name of an output: wildcards, and its lists by lines."""
 
 
 class Row(NamedTuple):
@@ -29,121 +36,177 @@ class Row(NamedTuple):
     feature_paths: tuple[str, ...]
 
 
-def read_rows(csv_path: str | os.PathLike) -> list[Row]:
+def find_own_paths(config: Config) -> dict[str, str]:
+    """Return what no feature file may replace, or stand in, each with what it is, in words."""
+    folders = {
+        os.path.join(config.results, name): f"a folder of runs, for {name}"
+        for name in ("logs", "plan", "records")
+    }
+    folders |= {
+        str(SHARED_FOLDER): "the folder of verified weights",
+        ".snakemake": "Snakemake's own folder",
+    }
+    files = {config.videos: "the CSV itself"}
+    if os.path.isfile(config.weights):
+        files[config.weights] = "the file of the weights"
+    return folders | files
+
+
+def read_rows(
+    csv_path: str | os.PathLike, *, own_paths: Mapping[str, str] | None = None
+) -> list[Row]:
     """Return the `video_path,feature_path` rows of a CSV; other columns are ignored.
 
     Cells are taken literally (no stripping, no `NA`). A UTF-8 BOM, CRLF, quoted
     cells, blank lines and an empty file are all fine.
 
+    Args:
+        own_paths: files and folders that no feature file may replace or stand in, each with what
+            it is.
+
     Raises:
         UserError: with every problem found in the file, and in the folders it names.
     """
     rows, problems = [], []
-    here = os.getcwd()
-    keys: set[str] = set()
-    repeated: set[str] = set()
-    for line, video_path, feature_path in _read_cells(csv_path):
-        if not video_path and not feature_path:
-            continue  # a blank line
+    places = Places()
+    own_places = {os.path.realpath(path): what for path, what in (own_paths or {}).items()}
+    # Hashes of places: a million take little memory, and what is found twice is looked at again.
+    features: set[int] = set()
+    others = {hash(fold(place)) for place in own_places}
+    doubtful: set[int] = set()
+    for line, video_path, feature_path in _read_lines(csv_path):
         if row_problems := problems_of(video_path, feature_path):
             problems += [f"{csv_path}, line {line}: {problem}" for problem in row_problems]
             continue
         path = os.path.normpath(feature_path)
-        key = _key_of(path, here)
-        if key in keys:
-            repeated.add(key)
-        keys.add(key)
+        key = hash(fold(places.find(path)))
+        if key in features:
+            doubtful.add(key)
+        features.add(key)
+        if _may_be_feature_file(video_path):
+            others |= {hash(fold(place)) for place in _places_of_video(places, video_path)}
         rows.append(Row(Source(video_path), (path,)))
-    del keys
-    if repeated:
-        problems += _repetitions(csv_path, repeated, here)
+    doubtful |= others & features
+    del features, others
+    owner_of = _find_owners(places, own_places)
+    if doubtful or owner_of:
+        collisions = _Collisions(places, doubtful, own_places, owner_of)
+        problems += (
+            f"{csv_path}, line {line}: {problem}" for line, problem in collisions.find(csv_path)
+        )
     problems += _folder_problems(rows)
     if problems:
         # Otherwise planning finds these, as it looks at each feature file anyway.
-        features = (path for row in rows for path in row.feature_paths)
-        problems += [f"{path}: is a folder" for path in features if os.path.isdir(path)]
+        paths = (path for row in rows for path in row.feature_paths)
+        problems += [f"{path}: is a folder" for path in paths if os.path.isdir(path)]
         raise UserError(problems)
     return rows
 
 
-def _key_of(path: str, here: str) -> str:
-    """Return the same for all paths of one file: the path as it is, if it is below `here`."""
-    # Not os.path.abspath: of a million rows, the paths as they are need no memory of their own.
-    if path.startswith(".."):
-        path = os.path.normpath(os.path.join(here, path))
-    return path[len(here) + 1 :] if path.startswith(f"{here}/") else path
+def _read_lines(csv_path: str | os.PathLike) -> Iterator[tuple[int, str, str]]:
+    """Yield the number, video_path and feature_path of each line that is not blank."""
+    for line, (video_path, feature_path) in read_cells(
+        csv_path, COLUMNS, suffixes=FEATURE_SUFFIXES
+    ):
+        if video_path or feature_path:
+            yield line, video_path, feature_path
 
 
-def _repetitions(csv_path: str | os.PathLike, repeated: set[str], here: str) -> Iterator[str]:
-    """Yield a problem for each line whose feature_path is that of one before."""
-    first_line_of: dict[str, int] = {}
-    for line, _, feature_path in _read_cells(csv_path):
-        key = _key_of(os.path.normpath(feature_path), here)
-        if key in repeated and first_line_of.setdefault(key, line) != line:
-            yield (
-                f"{csv_path}, line {line}: feature_path {feature_path} is that of line "
-                f"{first_line_of[key]} too. Give every row a feature_path of its own"
-            )
+def _may_be_feature_file(video_path: str) -> bool:
+    return video_path[-4:].lower() in FEATURE_SUFFIXES
 
 
-def _read_cells(csv_path: str | os.PathLike) -> Iterator[tuple[int, str, str]]:
-    """Yield the number, video_path and feature_path of each line after the first.
+def _places_of_video(places: Places, video_path: str) -> set[str]:
+    """Return the place of a video, and that of what it leads to if it is a link."""
+    return {places.find(os.path.normpath(video_path)), os.path.realpath(video_path)}
 
-    Raises:
-        UserError: there is no such file, or it is not a CSV with these columns.
+
+def _find_owners(places: Places, own_places: Mapping[str, str]) -> dict[str, str]:
+    """Return which of the known folders are, or are in, one of the own ones, each with that one."""
+    starts = {f"{fold(own)}/": own for own in own_places}
+    owner_of = {}
+    for folder in places.folders:
+        folded = f"{fold(folder)}/"
+        if folded.startswith(tuple(starts)):
+            for start, own in starts.items():
+                if folded.startswith(start) and places.is_one_file(folder[: len(own)], own):
+                    owner_of[folder] = own
+    return owner_of
+
+
+class _Collisions:
+    """Feature files that are those of two rows, videos, or what belongs to a run.
+
+    Args:
+        doubtful: hashes of the places that may be those of two files.
+        own_places: of a run, each with what it is.
+        owner_of: by folder, the one of these that it is in.
     """
-    # Imported here: a job that is handed its rows does not pay for pandas (0.5 s).
-    import pandas as pd
 
-    if not os.path.isfile(csv_path):
-        raise UserError(
-            f"{csv_path}: no such file. Write a CSV with the columns "
-            f"{','.join(COLUMNS)}, and name it with the key `videos`"
-        )
-    try:
-        tables = pd.read_csv(
-            csv_path,
-            dtype=str,
-            na_filter=False,
-            skip_blank_lines=False,  # so that row numbers are line numbers
-            index_col=False,
-            encoding="utf-8-sig",
-            chunksize=CHUNK_SIZE,
-        )
-        for table in tables:
-            if missing := [column for column in COLUMNS if column not in table.columns]:
-                present = ", ".join(map(str, table.columns)) or "none"
-                raise UserError(
-                    f"{csv_path}: the first line must name the column{'s' * (len(missing) > 1)} "
-                    f"{' and '.join(missing)} (found: {present})"
+    def __init__(
+        self,
+        places: Places,
+        doubtful: set[int],
+        own_places: Mapping[str, str],
+        owner_of: Mapping[str, str],
+    ):
+        self._places = places
+        self._doubtful = doubtful
+        self._own_places = own_places
+        self._owner_of = owner_of
+        self._videos: defaultdict[str, list[tuple[int, str]]] = defaultdict(list)
+        self._before: defaultdict[str, list[tuple[int, str, str]]] = defaultdict(list)
+
+    def find(self, csv_path: str | os.PathLike) -> Iterator[tuple[int, str]]:
+        """Yield the line of each row that has such a feature_path, and what is wrong with it."""
+        features = []
+        for line, video_path, feature_path in _read_lines(csv_path):
+            if problems_of(video_path, feature_path):
+                continue
+            if _may_be_feature_file(video_path):
+                for place in _places_of_video(self._places, video_path):
+                    self._videos[fold(place)].append((line, place))
+            place = self._places.find(os.path.normpath(feature_path))
+            is_doubtful = hash(fold(place)) in self._doubtful
+            if is_doubtful or os.path.dirname(place) in self._owner_of:
+                features.append((line, feature_path, place))
+        for line, feature_path, place in features:
+            for problem in self._problems_of(line, feature_path, place):
+                yield line, f"feature_path {feature_path} {problem}"
+
+    def _problems_of(self, line: int, feature_path: str, place: str) -> Iterator[str]:
+        if owner := self._owner_of.get(os.path.dirname(place)):
+            yield f"is in {owner}, {self._own_places[owner]}. Write features elsewhere"
+        for own, what in self._own_places.items():
+            if self._places.is_one_file(place, own):
+                yield f"is {what}, which would be replaced. Write features elsewhere"
+        key = fold(place)
+        for video_line, video_place in self._videos[key]:
+            if self._places.is_one_file(place, video_place):
+                yield f"is the video of line {video_line}, which would be replaced. Give it another"
+                break
+        for line_before, path_before, place_before in self._before[key]:
+            if self._places.is_one_file(place, place_before):
+                is_as_written = os.path.normpath(path_before) == os.path.normpath(feature_path)
+                as_there = "" if is_as_written else f", where it is called {path_before}"
+                yield (
+                    f"is that of line {line_before} too{as_there}. Give every row a feature_path "
+                    "of its own"
                 )
-            cells = (table[column] for column in COLUMNS)
-            for number, *texts in zip(table.index, *cells, strict=True):
-                # What a short line lacks is not text.
-                yield number + 2, *(text if isinstance(text, str) else "" for text in texts)
-    except pd.errors.EmptyDataError:
-        return
-    except UnicodeDecodeError as error:
-        raise UserError(f"{csv_path}: is not UTF-8 ({error}). Save it as UTF-8") from None
-    except pd.errors.ParserError as error:
-        detail = str(error).removeprefix("Error tokenizing data. C error: ").strip()
-        raise UserError(
-            f"{csv_path}: {detail}. Put quotes around paths that hold a comma"
-        ) from None
+                break
+        else:
+            self._before[key].append((line, feature_path, place))
 
 
 def problems_of(video_path: str, feature_path: str) -> list[str]:
     """Return what is wrong with the text of one row, without a look at the disk."""
     problems = []
-    if not video_path.strip():
-        problems.append("video_path is empty")
-    if "\0" in video_path + feature_path:
-        problems.append("a path holds a NUL character")
-    if not feature_path.strip():
-        problems.append("feature_path is empty")
-    elif not feature_path.endswith(FEATURE_SUFFIXES):
+    for column, path in zip(COLUMNS, (video_path, feature_path), strict=True):
+        if problem := path_problem(path):
+            problems.append(f"{column} {problem}")
+    if not problems and not feature_path.endswith(FEATURE_SUFFIXES):
         problems.append(f"feature_path {feature_path} must end in {' or '.join(FEATURE_SUFFIXES)}")
-    if any(character in feature_path for character in "{}\n\r"):
+    if NOT_FOR_OUTPUTS.search(feature_path):
         problems.append(
             f"feature_path {feature_path!r} holds a brace or a line break, which Snakemake "
             "cannot have in the name of an output. Rename it (video paths may hold them)"
@@ -161,13 +224,13 @@ def _folder_problems(rows: list[Row]) -> list[str]:
         if inside:
             problems.append(f"{folder}: is a folder of one row and the feature file of another")
             continue
-        problem = _folder_problem(path)
+        problem = folder_problem(path)
         if problem:
             problems.append(problem)
     return problems
 
 
-def _folder_problem(folder: Path) -> str | None:
+def folder_problem(folder: Path) -> str | None:
     """Return why files cannot be made in `folder`, itself to be made if need be, or None."""
     for ancestor in (folder, *folder.parents):
         try:
@@ -175,10 +238,10 @@ def _folder_problem(folder: Path) -> str | None:
         except FileNotFoundError:
             continue
         except OSError as error:
-            return f"{folder}: features cannot be written there: {error.strerror} ({ancestor})"
+            return f"{folder}: files cannot be written there: {error.strerror} ({ancestor})"
         if not stat.S_ISDIR(mode):
-            return f"{folder}: features cannot be written there: {ancestor} is not a folder"
+            return f"{folder}: files cannot be written there: {ancestor} is not a folder"
         if not os.access(ancestor, os.W_OK | os.X_OK):
-            return f"{folder}: features cannot be written there: no permission on {ancestor}"
+            return f"{folder}: files cannot be written there: no permission on {ancestor}"
         return None
     return None

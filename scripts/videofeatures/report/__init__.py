@@ -20,6 +20,11 @@ MAX_SECONDS = 600
 """The report of a million rows took 94 s (measured); a disk may be slower."""
 
 
+def report_path(results: str | os.PathLike) -> Path:
+    """Return the path of a collection's report."""
+    return Path(results) / "report.html"
+
+
 def try_write_report(config: Mapping[str, Any]) -> str:
     """Write the report of the manifest just written; return a line about it, also if that fails.
 

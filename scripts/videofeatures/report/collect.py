@@ -28,6 +28,9 @@ ATTEMPT_FACTS = (
 )
 """Keys of a record that the report uses."""
 
+DEVICE_FACTS = ("dtype", "device", "device_uuid", "ffmpeg")
+"""Of these, a process that was killed before its network was loaded has none."""
+
 TIMES = ("seconds", "startup_seconds", "compute_seconds", "idle_seconds", "decode_cpu_seconds")
 
 
@@ -67,7 +70,14 @@ def collect(results: str | os.PathLike) -> Collected:
         dtype={"video_path": str, "feature_path": str, "reason": str, "ffmpeg_lines": str},
         keep_default_na=False,
         na_values={
-            name: [""] for name in ("num_features", "feature_dim", "duration_seconds", "seconds")
+            name: [""]
+            for name in (
+                "num_features",
+                "feature_dim",
+                "duration_seconds",
+                "seconds",
+                "damaged_share",
+            )
         },
         encoding_errors="surrogateescape",
     )
@@ -85,7 +95,13 @@ def _add_line(
 ) -> None:
     """Add a line of the record file of this name to the tables."""
     if line["status"] == "process":
-        processes.append({"name": name, **line})
+        # Before version 0.4.0, it told of the device, too.
+        processes.append({"name": name, **dict.fromkeys(DEVICE_FACTS), **line})
+    elif line["status"] == "device":
+        for process in reversed(processes):
+            if process["name"] != name:
+                break
+            process |= {key: line.get(key) for key in DEVICE_FACTS}
     elif line["status"] == "end" and processes:
         processes[-1] |= {key: value for key, value in line.items() if key in TIMES}
     elif line["status"] == "done" or line["status"] == "failed":
@@ -101,6 +117,7 @@ def device_labels(processes: pd.DataFrame) -> pd.Series:
     if processes.empty:
         return pd.Series(dtype=str)
     uuid = processes["device_uuid"].fillna("").str[:4]
-    label = processes["device"] + " on " + processes["host"]
+    device = processes["device"].fillna("unknown device")
+    label = device + " on " + processes["host"]
     several = label.map(uuid.groupby(label).nunique()) > 1
-    return label.where(~several, processes["device"] + " " + uuid + "… on " + processes["host"])
+    return label.where(~several, device + " " + uuid + "… on " + processes["host"])

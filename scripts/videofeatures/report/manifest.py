@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from videofeatures.errors import UserError
-from videofeatures.files import replace_text
+from videofeatures.errors import UserError, describe_os_error
+from videofeatures.files import replace_text, text_cell
 from videofeatures.planning.plan import Plan, Target, make_plan
 from videofeatures.planning.rows import Row
 from videofeatures.records import Record
@@ -31,9 +31,10 @@ COLUMNS = (
     "feature_dim",
     "duration_seconds",
     "seconds",
+    "damaged_share",
     "ffmpeg_lines",
 )
-NUM_FACTS = 5
+NUM_FACTS = 6
 """Of these, the last ones, which a record fills."""
 
 
@@ -43,14 +44,15 @@ def manifest_path(results: str | os.PathLike) -> Path:
 
 
 def write_manifest(plan: Plan) -> Counter[str]:
-    """Write the manifest of a whole plan; return how many feature files are in each state.
+    """Write the manifest of a whole plan, unless it is there as it would be written; return how
+    many feature files are in each state.
 
     Raises:
         OSError: it cannot be written.
     """
     counts: Counter[str] = Counter()
     path = manifest_path(plan.config.results)
-    with replace_text(path, tidy=True, errors="surrogateescape") as file:
+    with replace_text(path, tidy=True, keep_same=True, errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for state, line in _lines(plan):
@@ -74,8 +76,10 @@ def try_write_manifest(config: Mapping[str, Any], plan: Plan | None = None) -> s
     try:
         plan = plan if plan is not None and plan.is_whole else make_plan(config)
         return describe_counts(write_manifest(plan), plan.config.results)
-    except (UserError, OSError) as error:  # the CSV has changed meanwhile, or the disk is full
+    except UserError as error:  # the CSV has changed meanwhile, say
         return f"the manifest cannot be written: {error}"
+    except OSError as error:
+        return f"the manifest cannot be written: {describe_os_error(error)}"
 
 
 def _lines(plan: Plan) -> Iterator[tuple[str, list[object]]]:
@@ -94,10 +98,14 @@ def _lines(plan: Plan) -> Iterator[tuple[str, list[object]]]:
                 reason = record.reason if record else ""
             else:
                 stale = target.why if target.stale else ""
-                record = plan.records.failure_of(path) if state == "failed" else None
+                failure = plan.records.failure_of(path)
+                record = failure if state == "failed" else None
                 reasons = {"missing": "no such file", "failed": target.failure}
+                if failure is not None and failure.is_machine:
+                    reasons["pending"] = f"{target.why}; the machine failed: {failure.reason}"
                 reason = reasons.get(state, target.why)
-            yield state, [row.source.path, path, state, reason, stale, *_facts(record)]
+            texts = (text_cell(reason), text_cell(stale))
+            yield state, [row.source.path, path, state, *texts, *_facts(record)]
 
 
 def _state(target: Target | None) -> str:
@@ -113,5 +121,12 @@ def _facts(record: Record | None) -> list[object]:
     """Return the cells that a record fills."""
     if record is None:
         return [""] * NUM_FACTS
-    facts = (record.num_features, record.feature_dim, record.duration_seconds, record.seconds)
-    return [*("" if fact is None else fact for fact in facts), " | ".join(record.ffmpeg_lines)]
+    facts = (
+        record.num_features,
+        record.feature_dim,
+        record.duration_seconds,
+        record.seconds,
+        record.damaged_share,
+    )
+    complaints = text_cell(" | ".join(record.ffmpeg_lines))
+    return [*("" if fact is None else fact for fact in facts), complaints]

@@ -21,7 +21,7 @@ from videofeatures.networks.classifier import Classifier, find_classifier
 from videofeatures.networks.recipe import Recipe
 from videofeatures.networks.weights import RANDOM
 from videofeatures.planning.plan import check_config, find_recipes, make_plan
-from videofeatures.report import charts, samples
+from videofeatures.report import charts, report_path, samples
 from videofeatures.report.collect import Collected, collect
 from videofeatures.report.manifest import STATES, write_manifest
 from videofeatures.settings import Config
@@ -49,11 +49,6 @@ MAP_HEIGHT = 64
 
 COLOURS = {"done": "#3fae6b", "failed": "#d64545", "missing": "#f0a202", "pending": "#9aa5b1"}
 NEUTRAL = "#2f7ed8"
-
-
-def report_path(results: str | os.PathLike) -> Path:
-    """Return the path of a run's report."""
-    return Path(results) / "report.html"
 
 
 def write_report(config: Mapping[str, Any], *, keep_manifest: bool = False) -> Path:
@@ -165,6 +160,9 @@ def _counts(collected: Collected, done: pd.DataFrame, recipe: Recipe) -> dict[st
         }
         for state in STATES
     ]
+    complained = done[
+        (done["reason"] != "") | (done["ffmpeg_lines"] != "") | (done["damaged_share"] > 0)
+    ]
     num_features = done["num_features"].sum()
     num_bytes = (done["num_features"] * done["feature_dim"]).sum() * recipe.bytes_per_number
     totals = [
@@ -172,6 +170,8 @@ def _counts(collected: Collected, done: pd.DataFrame, recipe: Recipe) -> dict[st
         ("features", f"{num_features:,.0f}"),
         ("of feature files", describe_bytes(float(num_bytes))),
     ]
+    if len(complained):
+        totals.append(("done with complaints", f"{len(complained):,}"))
     return {
         "states": states,
         "totals": [{"name": n, "value": v, "colour": NEUTRAL} for n, v in totals],
@@ -446,7 +446,7 @@ def _settings(collected: Collected, done: pd.DataFrame, recipe: Recipe) -> dict[
     if not processes.empty:
         mine = processes[processes["digest"] == recipe.digest]
         for key in ("program", "weights", "dtype", "ffmpeg", "torch"):
-            values = dict.fromkeys((mine if len(mine) else processes)[key].astype(str))
+            values = dict.fromkeys((mine if len(mine) else processes)[key].dropna().astype(str))
             lines.append((key, ", ".join(values)))
         lines.append(("devices", ", ".join(sorted(set(charts.device_labels(processes))))))
     is_known = done["digest"].notna()

@@ -10,7 +10,13 @@ import av
 import numpy as np
 from PIL import Image, ImageDraw
 
-from videofeatures.decoding.probe import check_is_file, first_video_stream, open_container
+from videofeatures.decoding.duration import start_seconds
+from videofeatures.decoding.probe import (
+    check_is_file,
+    first_video_stream,
+    has_decoder,
+    open_container,
+)
 
 SEEK_SECONDS = 8
 """To a time that is no farther ahead, decoding on is about as quick as seeking: groups of
@@ -45,22 +51,35 @@ def frames_at(
     pictures: list[Image.Image | None] = []
     with open_container(path, local_files_only=local_files_only) as container:
         stream = first_video_stream(container)
-        if stream is None or stream.time_base is None:
+        if stream is None or stream.time_base is None or not has_decoder(stream):
             return [None] * len(times)
         stream.thread_type = "AUTO"
-        start = (container.start_time or 0) / av.time_base
-        reader = _Reader(container, stream)
+        start = _start_seconds(container, stream)
+        reader = _Reader(container, stream, start)
         for seconds in times:
             frame = reader.frame_at(start + seconds)
             pictures.append(_upright(frame, stream, height) if frame is not None else None)
     return pictures
 
 
+def _start_seconds(container: av.container.InputContainer, stream: av.VideoStream) -> float:
+    """Return the time, on the clock of a stream, from which ffmpeg counts."""
+    if container.format.name == "mpegts" and stream.start_time and stream.time_base:
+        return float(stream.start_time * stream.time_base)
+    return start_seconds(container)
+
+
 class _Reader:
     """Frames of one stream, at rising times."""
 
-    def __init__(self, container: av.container.InputContainer, stream: av.VideoStream):
+    def __init__(
+        self,
+        container: av.container.InputContainer,
+        stream: av.VideoStream,
+        start_seconds: float,
+    ):
         self._container = container
+        self._start_seconds = start_seconds
         self._stream = stream
         self._frames = container.decode(stream)
         self._shown: av.VideoFrame | None = None
@@ -69,7 +88,8 @@ class _Reader:
     def frame_at(self, seconds: float) -> av.VideoFrame | None:
         """Return the last frame that begins no later, or the nearest that can be had."""
         reached = self._next or self._shown
-        if reached is None or seconds - (reached.time or 0) > SEEK_SECONDS:
+        reached_seconds = self._start_seconds if reached is None else (reached.time or 0)
+        if seconds - reached_seconds > SEEK_SECONDS:
             self._seek(seconds)
         for _ in range(MAX_FRAMES_PER_SEEK):
             if self._next is not None and (self._next.time or 0) > seconds:

@@ -20,7 +20,7 @@ from videofeatures.decoding.clips import Decoding
 from videofeatures.decoding.decoder import VideoMetadata
 from videofeatures.decoding.ffmpeg import ffmpeg_path, ffmpeg_version, find_codecs
 from videofeatures.decoding.ffmpeg_decoder import FfmpegDecoder
-from videofeatures.errors import UserError, VideoError
+from videofeatures.errors import UserError, VideoError, describe_os_error
 from videofeatures.files import replace_file
 from videofeatures.networks.classifier import find_classifier
 from videofeatures.networks.devices import find_devices
@@ -30,6 +30,7 @@ from videofeatures.networks.weights import (
     SHARED_FOLDER,
     Weights,
     by_hand,
+    check_content,
     missing_message,
     prepare_weights,
 )
@@ -69,6 +70,9 @@ def check_all(config: dict[str, Any]) -> Iterator[Finding]:
     except UserError as error:
         yield Finding(False, "input", str(error))
         return
+    except OSError as error:
+        yield Finding(False, "input", describe_os_error(error))
+        return
     expected = estimate(plan.not_done, plan.config)
     yield check_rows(plan, expected)
     paths = (path for row in plan.rows for path in row.feature_paths)
@@ -87,6 +91,8 @@ def _guarded(subject: str, check: Callable[[], Finding]) -> Finding:
         return check()
     except UserError as error:
         return Finding(False, subject, str(error))
+    except OSError as error:
+        return Finding(False, subject, describe_os_error(error))
     except Exception as error:
         return Finding(False, subject, f"{type(error).__name__}: {error}")
 
@@ -95,10 +101,10 @@ def check_ffmpeg() -> Finding:
     """Check that ffmpeg runs, and decodes what videos are made of.
 
     Raises:
-        OSError, subprocess.CalledProcessError, RuntimeError: it does not run, or there is none.
+        UserError: there is none that runs.
     """
-    decoded = find_codecs()
     text = f"{ffmpeg_version()} ({ffmpeg_path()})"
+    decoded = find_codecs()
     if missing := [codec for codec in CODECS if codec not in decoded]:
         text += f" cannot decode {', '.join(missing)}. Name another one with IMAGEIO_FFMPEG_EXE"
         return Finding(False, "ffmpeg", text)
@@ -184,7 +190,7 @@ def check_weights(weights: Weights) -> Finding:
     Copies what is there to its place.
 
     Raises:
-        UserError, OSError: see `prepare_weights`.
+        UserError, OSError: see `prepare_weights` and `check_content`.
     """
     if weights.identity is None:
         return Finding(False, "weights", missing_message(weights))
@@ -198,6 +204,7 @@ def check_weights(weights: Weights) -> Finding:
             return Finding(False, "weights", text + by_hand(weights.backbone, weights.origin))
         return Finding(True, "weights", f"{weights.origin} will be downloaded by the first run")
     path = prepare_weights(weights)
+    check_content(path)
     return Finding(True, "weights", f"{path}, which fits; SHA-256 {weights.identity}…")
 
 
@@ -216,7 +223,13 @@ def check_video(plan: Plan) -> Finding:
     present = (row.source for row in plan.rows if os.path.exists(row.source.path))
     for source in islice(present, MAX_VIDEOS_TRIED):
         started = time.monotonic()
-        decoding = Decoding(decoder, source, recipe.view, truncated=settings.truncated)
+        decoding = Decoding(
+            decoder,
+            source,
+            recipe.view,
+            truncated=settings.truncated,
+            damaged=settings.damaged,
+        )
         with contextlib.closing(decoding.clips()) as clips:
             try:
                 pixels = list(islice(clips, MAX_FRAMES_SHOWN))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -9,8 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from videofeatures.errors import UserError
+from videofeatures.errors import UserError, describe_os_error
 from videofeatures.extraction.claims import remove_abandoned_claims
+from videofeatures.files import hash_file
 from videofeatures.monitoring.progress import Display
 from videofeatures.monitoring.watching import Watcher
 from videofeatures.networks.weights import Weights
@@ -19,9 +21,10 @@ from videofeatures.planning.estimate import estimate
 from videofeatures.planning.jobs import Job
 from videofeatures.planning.plan import Plan, Request, Target, list_pending, make_plan
 from videofeatures.planning.rows import read_rows
-from videofeatures.records import read_records
-from videofeatures.report import try_write_report
-from videofeatures.report.manifest import try_write_manifest
+from videofeatures.records import Records, read_records
+from videofeatures.report import report_path, try_write_report
+from videofeatures.report.manifest import manifest_path, try_write_manifest
+from videofeatures.workflow.leftovers import hold_run, remove_files_of_killed_runs
 
 MAX_LISTED = 20
 """Rows, and jobs, that a dry-run lists one by one."""
@@ -52,6 +55,7 @@ class Run:
         self._on_demand: list[Job] = []
         self._plan: Plan | None = None
         self._watcher: Watcher | None = None
+        self._held = contextlib.ExitStack()
         self._is_all_asked_for = False
         self._asked_for: set[str] = set()
         self._has_started = False
@@ -83,6 +87,7 @@ class Run:
                 num_threads=num_threads,
                 run_name=run_name,
                 first_number=first_number,
+                run_number=plan.run_number,
             )
 
         self.jobs = cut(plan.pending, 1)
@@ -183,21 +188,33 @@ class Run:
         if self._has_started:
             return
         self._has_started = True
-        plan, self._plan = self._plan, None  # not needed any more, and large
         if not self._is_all_asked_for:
             self.jobs = self._find_asked_for(self.jobs, whole)
         self.jobs += self._find_asked_for(self._on_demand, whole)
         if not self.jobs:
             return
-        for job in self.jobs:
-            jobs.write_job(job)
+        plan, self._plan = self._plan, None  # not needed any more, and large
         first = self.jobs[0]
+        remove_files_of_killed_runs(first.results)
+        run_name, timeout = jobs.run_name_of(first), first.settings.claim_timeout_seconds
+        self._held.enter_context(hold_run(first.results, run_name, timeout))
+        try:
+            for job in self.jobs:
+                jobs.write_job(job)
+        except OSError:
+            self._remove_files()
+            raise
         log_path = jobs.log_path(first.results, first.name)
         self._display.say(f"The log of each job: {log_path} and so on")
         self._watcher = Watcher(self.jobs, self._display)
         self._watcher.start()
         # Should this process be killed, each row is in the manifest all the same.
         try_write_manifest(self._config, plan)
+
+    def has_nothing_to_do(self) -> None:
+        """Start without a job: what is asked for is there."""
+        self._has_started = True
+        self.jobs = []
 
     def _find_asked_for(self, planned: Sequence[Job], whole: bool) -> list[Job]:
         pairs = [(job, self._leave_out(job)) for job in planned]
@@ -209,8 +226,8 @@ class Run:
         return job._replace(targets=tuple(targets)) if targets else None
 
     def end(self, *, latency_seconds: float = 0) -> None:
-        """Remove what the jobs needed, and say what was done and what was not. Counts once, and
-        only after a start.
+        """Remove what the jobs needed, and say what was done and what was not; leave a manifest,
+        and a report. Counts once, and only after a start.
 
         Args:
             latency_seconds: how long to look for feature files that are done and not seen yet.
@@ -222,17 +239,43 @@ class Run:
         if self._watcher is not None:
             self._watcher.stop()
         if not self.jobs:
+            self._refresh()
             return
-        records = read_records(self._config["results"], start=jobs.run_name_of(self.jobs[0]))
+        try:
+            records = read_records(self._config["results"], start=jobs.run_name_of(self.jobs[0]))
+        except UserError as error:
+            self._display.say(str(error))
+            records = Records()
         not_done = jobs.find_not_done(self.jobs, records, latency_seconds=latency_seconds)
-        for job in self.jobs:
-            jobs.remove_files(job)
+        self._remove_files()
         remove_abandoned_claims(target.feature_path for job in self.jobs for target in job.targets)
-        self._display.say(*jobs.describe_end(self.jobs, not_done))
+        num_complained = jobs.count_complained(records)
+        self._display.say(*jobs.describe_end(self.jobs, not_done, num_complained=num_complained))
         self._display.say(try_write_manifest(self._config))
         # Who stops a run does not want to wait for a report of it.
-        is_whole = all(reason != jobs.UNFINISHED for _, reason in not_done)
+        is_whole = all(reason not in (jobs.UNFINISHED, jobs.IN_WORK) for _, reason in not_done)
         if self._config["report"] and is_whole:
+            self._display.say(try_write_report(self._config))
+
+    def _remove_files(self) -> None:
+        """Remove what the jobs needed, as far as it can be removed."""
+        for job in self.jobs:
+            with contextlib.suppress(OSError):
+                jobs.remove_files(job)
+        self._held.close()
+
+    def _refresh(self) -> None:
+        """Leave a manifest and a report that are true, where there was nothing to do.
+
+        They may be those of a run that was killed, or of another CSV.
+        """
+        results = self._config["results"]
+        before = hash_file(manifest_path(results))
+        line = try_write_manifest(self._config, self._plan)
+        is_new = hash_file(manifest_path(results)) != before
+        if is_new:
+            self._display.say(line)
+        if self._config["report"] and (is_new or not report_path(results).exists()):
             self._display.say(try_write_report(self._config))
 
     def end_with_process(self, *, latency_seconds: float = 0) -> None:
@@ -240,6 +283,9 @@ class Run:
 
         def wait() -> None:
             threading.main_thread().join()
-            self.end(latency_seconds=latency_seconds)
+            try:
+                self.end(latency_seconds=latency_seconds)
+            except OSError as error:
+                self._display.say(f"the end of the run is not whole: {describe_os_error(error)}")
 
         threading.Thread(target=wait, name="end of the run").start()

@@ -1,0 +1,50 @@
+"""What part of a job's work each video is, by the size of its file: nothing else is known of it
+before it is opened."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from videofeatures.files import stat_or_none
+from videofeatures.planning.plan import Target
+from videofeatures.threaded import threaded_map
+
+MAX_TARGETS = 4096
+"""Of larger jobs, made by hand, no video is most of what is left, and no file is looked at."""
+
+
+class Shares:
+    """Sizes of the videos that are left, for several threads."""
+
+    def __init__(self, targets: Sequence[Target]):
+        """Nothing is looked at yet."""
+        self._targets = targets if len(targets) <= MAX_TARGETS else ()
+        self._size_of: dict[str, int] | None = None
+        self._lock = threading.Lock()
+
+    def of(self, target: Target) -> float:
+        """Return a video's part of all that has not ended, from 0 to 1; 0 if it is not known."""
+        with self._lock:
+            sizes = self._look()
+            return sizes.get(target.feature_path, 0) / max(sum(sizes.values()), 1)
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of all videos that have not ended; 0 if it is not known."""
+        with self._lock:
+            return sum(self._look().values())
+
+    def end(self, target: Target) -> None:
+        """Take a video out: it has ended, or others have done it."""
+        with self._lock:
+            self._look().pop(target.feature_path, None)
+
+    def _look(self) -> dict[str, int]:
+        if self._size_of is None:
+            stats = threaded_map(lambda target: stat_or_none(target.source.path), self._targets)
+            self._size_of = {
+                target.feature_path: file.st_size if file else 0
+                for target, file in zip(self._targets, stats, strict=True)
+            }
+        return self._size_of

@@ -1,0 +1,162 @@
+"""Why a feature file that exists has to be made again: by its record, or by a look into it."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Sequence
+from functools import cache
+from typing import IO, Any, Literal
+
+from videofeatures.files import stat_or_none
+from videofeatures.networks.recipe import Recipe
+from videofeatures.records import Record, Records
+from videofeatures.source import Source
+
+NOT_WHOLE = "its feature file is not whole"
+OLDER = "the video is newer than its features"
+CHANGED = "the video has changed since"
+OTHER_SETTINGS = "made with other settings"
+OTHER_WEIGHTS = "made with other weights"
+
+SECOND_NS = 1_000_000_000
+COARSE_NS = 2 * SECOND_NS
+"""The coarsest times that a file system keeps (FAT; zip archives, too), in whole seconds. Others
+have whole seconds (HFS+, tar's plain format)."""
+
+FINE_NS = 1_000_000
+"""File systems with times in milliseconds at least keep no more of them (NTFS: 100 ns)."""
+
+Trust = Literal["time", "size"]
+
+
+class Staleness:
+    """Tells why feature files are stale, for several threads at a time."""
+
+    def __init__(self, recipes: Sequence[Recipe], records: Records, trust: Trust = "time"):
+        """
+        Args:
+            recipes: that feature files are made by.
+            trust: what tells that a video has changed: its `size` alone, or its `time`, too.
+        """
+        self._recipes = recipes
+        self._records = records
+        self._trust = trust
+        # As they would come back from a record.
+        numerics = [json.loads(json.dumps(recipe.numerics)) for recipe in recipes]
+
+        @cache  # a changed setting is the same for thousands of rows
+        def difference(old_digest: str, number: int) -> str:
+            return _difference(records.settings.get(old_digest), numerics[number])
+
+        self._difference = difference
+
+    def why(
+        self, source: Source, path: str, feature: os.stat_result, number: int
+    ) -> tuple[str, str] | None:
+        """Return why a feature file has to be made again, and a detail or "", or None.
+
+        By the record of it, it was made with other settings or weights, or of another content of
+        its video, or is shorter than it was. Without a record, it is no whole file of features,
+        or older than its video. A video that has been deleted since changes nothing.
+
+        Args:
+            feature: of the file at `path`.
+            number: of its recipe.
+        """
+        recipe, made = self._recipes[number], self._records.of_file(path)
+        if made is not None:
+            if made.digest != recipe.digest:
+                return OTHER_SETTINGS, self._difference(made.digest, number)
+            if recipe.weights_id is not None and made.weights != recipe.weights_id:
+                return OTHER_WEIGHTS, f"{made.weights} → {recipe.weights_id}"
+            num_bytes = (made.num_features or 0) * (made.feature_dim or 0) * recipe.bytes_per_number
+            if feature.st_size < num_bytes:
+                return NOT_WHOLE, f"{feature.st_size:,} bytes, and {num_bytes:,} of features alone"
+        elif fault := find_fault(path, recipe.backbone.feature_dim):
+            return NOT_WHOLE, fault
+        video = stat_or_none(source.path)
+        if video is None:
+            return None
+        if made is not None:
+            return None if is_same_video(made, video, self._trust) else (CHANGED, "")
+        is_older = feature.st_mtime_ns < video.st_mtime_ns and self._trust == "time"
+        return (OLDER, "") if is_older else None
+
+
+def is_same_video(record: Record, video: os.stat_result | None, trust: Trust = "time") -> bool:
+    """Return whether a record is of this video as it is now, None if there is none.
+
+    Copies keep a video's size, and of its times what the file system or the archive can hold.
+    """
+    if video is None or record.video_size is None or record.video_mtime_ns is None:
+        return video is None and record.video_size is None
+    if video.st_size != record.video_size:
+        return False
+    return trust == "size" or _is_same_time(video.st_mtime_ns, record.video_mtime_ns)
+
+
+def _is_same_time(one_ns: int, other_ns: int) -> bool:
+    distance = abs(one_ns - other_ns)
+    is_coarse = one_ns % SECOND_NS == 0 or other_ns % SECOND_NS == 0
+    return distance < FINE_NS or (is_coarse and distance < COARSE_NS)
+
+
+def find_fault(path: str, feature_dim: int) -> str | None:
+    """Return why a file that some other program has made cannot be whole features, or None.
+
+    Reads its header; of an `.npz`, that of its `features`.
+
+    Args:
+        feature_dim: length of each row.
+    """
+    import numpy as np  # a job, which imports this, does without for a while
+
+    try:
+        with open(path, "rb") as file:
+            num_bytes = os.fstat(file.fileno()).st_size
+            if not num_bytes:
+                return "an empty file"
+            if not path.endswith(".npz"):
+                shape, dtype = _read_header(file)
+                needed = file.tell() + dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+                if num_bytes < needed:
+                    return f"{num_bytes:,} of {needed:,} bytes"
+            else:
+                # Its table of contents is at its end: it was written to its end.
+                with zipfile.ZipFile(file) as archive, archive.open("features.npy") as member:
+                    shape, dtype = _read_header(member)
+    except OSError as error:
+        return error.strerror or str(error)
+    except Exception as error:  # half a dozen kinds, for a file that is none
+        return f"no features of NumPy: {error}"
+    if dtype.kind != "f" or len(shape) != 2 or shape[0] < 1 or shape[1] != feature_dim:
+        return f"{dtype} {shape}, not rows of {feature_dim} features"
+    return None
+
+
+def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], Any]:
+    """Return shape and dtype of an `.npy` file, and leave it at the first number.
+
+    Raises:
+        Exception: it is none.
+    """
+    from numpy.lib import format as npy
+
+    version = npy.read_magic(file)
+    if version == (1, 0):
+        shape, _, dtype = npy.read_array_header_1_0(file)
+    elif version == (2, 0):
+        shape, _, dtype = npy.read_array_header_2_0(file)
+    else:
+        raise ValueError(f"format {version}")
+    return shape, dtype
+
+
+def _difference(before: dict[str, Any] | None, after: dict[str, Any]) -> str:
+    if before is None:
+        return ""
+    keys = sorted(before.keys() | after.keys())
+    changed = [key for key in keys if before.get(key) != after.get(key)]
+    return ", ".join(f"{key}: {before.get(key)} → {after.get(key)}" for key in changed)

@@ -1,0 +1,69 @@
+"""What packets say of pictures."""
+
+from __future__ import annotations
+
+import pytest
+
+from conftest import make_clip, run_ffmpeg
+from decoding.hostile_videos import (
+    make_avi_of_slow_frames,
+    make_edits,
+    make_late_pts,
+    make_late_tag,
+    make_still,
+)
+from videofeatures.decoding.packets import look_at_packets
+from videofeatures.errors import VideoError
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi", "a.ts", "a.flv", "a.mpg"])
+def test_an_ordinary_video_is_as_long_as_it_says(tmp_path, name):
+    codec = ("-c:v", {"a.flv": "flv1"}.get(name, "mpeg2video"))
+    found = look_at_packets(str(make_clip(tmp_path / name, seconds=4, codec=codec)))
+    assert found.num_packets == 100
+    assert found.steady_seconds == pytest.approx(4, abs=0.01)
+    assert found.span_seconds == pytest.approx(4, abs=0.1)
+    assert found.longest_seconds < 0.2
+    assert found.has_promise is (name not in ("a.ts", "a.mpg"))
+    assert not found.is_encrypted
+
+
+def test_a_picture_that_stands_still(tmp_path):
+    found = look_at_packets(str(make_still(tmp_path / "a.mkv", 1200)))
+    assert found.longest_seconds == pytest.approx(1200, abs=1)
+    assert found.span_seconds == pytest.approx(1204, abs=1)
+    assert found.steady_seconds == pytest.approx(4, abs=0.1)
+
+
+def test_a_first_picture_that_comes_late_stands_from_the_start(tmp_path):
+    video = make_clip(tmp_path / "a.mp4", seconds=4)
+    late = tmp_path / "late.mkv"
+    sound = ("-f", "lavfi", "-i", "sine=d=70")
+    run_ffmpeg(*sound, "-itsoffset", "60", "-i", video, "-map", "0", "-map", "1", late)
+    found = look_at_packets(str(late))
+    assert (round(found.longest_seconds), round(found.span_seconds)) == (60, 64)
+
+
+def test_packets_that_are_read_again_count_once(tmp_path):
+    path = make_edits(tmp_path / "a.mp4", 5000)
+    assert 100 <= look_at_packets(str(path)).num_packets <= 200
+
+
+def test_an_avi_has_a_second_header(tmp_path):
+    found = look_at_packets(str(make_avi_of_slow_frames(tmp_path / "a.avi", 20)))
+    assert (found.avi_seconds, found.steady_seconds) == (4, 4)
+    assert found.longest_seconds == 20
+
+
+def test_times_that_are_far_off(tmp_path):
+    found = look_at_packets(str(make_late_tag(tmp_path / "a.flv", 62)))
+    assert (round(found.span_seconds), round(found.steady_seconds)) == (66, 4)
+    # Where times may jump, those at which packets are decoded tell the length.
+    found = look_at_packets(str(make_late_pts(tmp_path / "a.ts", 62)))
+    assert (round(found.span_seconds), round(found.longest_seconds)) == (4, 0)
+
+
+def test_a_file_without_pictures(tmp_path):
+    run_ffmpeg("-f", "lavfi", "-i", "sine=d=1", tmp_path / "a.mp4")
+    with pytest.raises(VideoError, match=r"^no video stream$"):
+        look_at_packets(str(tmp_path / "a.mp4"))

@@ -1,0 +1,67 @@
+"""What ffmpeg says is told apart and counted."""
+
+from __future__ import annotations
+
+import pytest
+
+from videofeatures.decoding.tally import Tally
+
+
+@pytest.mark.parametrize(
+    ("line", "kept"),
+    [
+        ("[h264 @ 0x5a] [error] top block unavailable", "[h264 @ 0x5a] top block unavailable"),
+        ("[vist#0:0/h264 @ 0x1] [dec @ 0x2] [fatal] x", "[vist#0:0/h264 @ 0x1] [dec @ 0x2] x"),
+        ("[error] Error opening input", "Error opening input"),
+        ("[h264 @ 0x5a] [info] concealing 84 DC", None),
+        ("[info]     title : [error] Cannot allocate memory", None),
+        ("[verbose] Exiting with exit code 0", None),
+        ("of a version that knows no levels", "of a version that knows no levels"),
+    ],
+)
+def test_complaints_are_kept_without_their_level(line, kept):
+    tally = Tally()
+    assert tally.take(line) == kept
+    assert not tally.is_hopeless
+
+
+def test_the_next_lines_of_what_it_says_belong_to_it():
+    tally = Tally()
+    lines = ["[warning] this", "is of no use", "[error] but this", "is"]
+    assert [tally.take(line) for line in lines] == [None, None, "but this", "is"]
+
+
+def test_damaged_frames_are_counted():
+    tally = Tally()
+    for _ in range(3):
+        tally.take("[vist#0:0/h264 @ 0x1] [dec:h264 @ 0x2] [warning] corrupt decoded frame")
+    assert (tally.num_corrupt, tally.num_frames) == (3, None)
+    tally.take(
+        "[in#0/mov @ 0x5] [verbose]   Input stream #0:0 (video): 200 packets read (276196 bytes); "
+        "199 frames decoded; 1 decode errors; "
+    )
+    tally.take("[in#0/mov @ 0x5] [verbose]   Input stream #0:1 (audio): 9 packets read (1 bytes); ")
+    assert (tally.num_packets, tally.num_frames, tally.num_errors) == (200, 199, 1)
+
+
+def test_damaged_frames_are_counted_as_version_5_tells_of_them():
+    tally = Tally()
+    tally.take("[warning] /a/b.mp4: corrupt decoded frame in stream 0")
+    tally.take(
+        "[verbose]   Input stream #0:0 (video): 864 packets read (9 bytes); 863 frames decoded; "
+    )
+    assert (tally.num_corrupt, tally.num_frames, tally.num_errors) == (1, 863, 0)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[fc#0 @ 0x1] [error] Error while filtering: Cannot allocate memory",
+        "[h264 @ 0x1] [error] x() failedError submitting packet: Cannot allocate memory",
+        "[h264 @ 0x1] [error] Could not allocate memory",
+    ],
+)
+def test_one_that_lacks_memory_is_hopeless(line):
+    tally = Tally()
+    assert tally.take(line) is not None
+    assert tally.is_hopeless
