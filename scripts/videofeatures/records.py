@@ -27,7 +27,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import UnionType
+from types import NoneType
 from typing import Any, Literal, NamedTuple, Required, TypedDict, cast
 
 from videofeatures.errors import UserError
@@ -179,31 +179,43 @@ Line = (
     | CutLine
 )
 
-REQUIRED: dict[str, dict[str, type | UnionType]] = {
-    "process": {"settings": dict, "digest": str, "run_number": int | None},
+# Tuples, since a million lines are checked: unions take longer.
+NUMBER = (float, int)
+OPTIONAL_NUMBER = (float, int, NoneType)
+OPTIONAL_TEXT = (str, NoneType)
+
+REQUIRED: dict[str, dict[str, type | tuple[type, ...]]] = {
+    "process": {"settings": dict, "digest": str},
     "device": {},
-    "started": {"time": float | int, "feature_path": str},
-    "done": {"time": float | int, "feature_path": str},
-    "failed": {"time": float | int, "feature_path": str, "reason": str | None},
-    "working": {"feature_path": str, "share": float | int},
+    "started": {"time": NUMBER, "feature_path": str},
+    "done": {"time": NUMBER, "feature_path": str},
+    "failed": {"time": NUMBER, "feature_path": str, "reason": OPTIONAL_TEXT},
+    "working": {"feature_path": str, "share": NUMBER},
     "elsewhere": {"num_rows": int},
     "end": {},
     "stopped": {},
 }
-"""What a line of each status must have, for whoever reads it. `None`: or nothing at all."""
+"""What a line of each status must have, for whoever reads it."""
 
-TEXTS = ("video_path", "digest", "weights", "file_hash", "codec")
-NUMBERS = (
-    "video_size",
-    "video_mtime_ns",
-    "duration_seconds",
-    "num_features",
-    "feature_dim",
-    "num_frames",
-    "seconds",
-    "damaged_share",
-)
-"""Of lines about rows: what must be text, or a number, if it is there."""
+KINDS: dict[str, type | tuple[type, ...]] = {
+    "run_number": (int, NoneType),
+    **dict.fromkeys(("video_path", "digest", "weights", "file_hash", "codec"), OPTIONAL_TEXT),
+    **dict.fromkeys(
+        (
+            "video_size",
+            "video_mtime_ns",
+            "duration_seconds",
+            "num_features",
+            "feature_dim",
+            "num_frames",
+            "seconds",
+            "damaged_share",
+        ),
+        OPTIONAL_NUMBER,
+    ),
+    "ffmpeg_lines": (list, NoneType),
+}
+"""What the facts of a line must be, where they are there."""
 
 
 def records_folder(results: str | os.PathLike) -> Path:
@@ -485,17 +497,13 @@ def _is_ours(line: dict[str, Any]) -> bool:
     required = REQUIRED.get(status) if isinstance(status, str) else None
     if required is None:
         return False
-    if not all(isinstance(line.get(name), kind) for name, kind in required.items()):
-        return False
-    if "time" not in required:
-        return True
-    complaints = line.get("ffmpeg_lines") or []
-    return (
-        all(isinstance(line.get(name, ""), str | None) for name in TEXTS)
-        and all(isinstance(line.get(name, 0), int | float | None) for name in NUMBERS)
-        and isinstance(complaints, list)
-        and all(isinstance(text, str) for text in complaints)
-    )
+    for name, kind in required.items():
+        if not isinstance(line.get(name), kind):
+            return False
+    for name, value in line.items():
+        if name in KINDS and not isinstance(value, KINDS[name]):
+            return False
+    return all(isinstance(text, str) for text in line.get("ffmpeg_lines") or ())
 
 
 def _takes_back(line: Line, done_path: str) -> bool:
@@ -504,16 +512,18 @@ def _takes_back(line: Line, done_path: str) -> bool:
 
 
 def _to_record(line: RowLine, run_number: int, now: float) -> Record:
-    facts: dict[str, Any] = dict(line) | {"run_number": run_number, "time": now}
+    facts = cast(dict[str, Any], line)  # which was read for this alone
+    facts["run_number"], facts["time"] = run_number, now
     for name in ("status", "digest", "weights", "reason"):
         if text := facts.get(name):
             facts[name] = sys.intern(text)  # the same for thousands of rows
     facts["ffmpeg_lines"] = tuple(facts.get("ffmpeg_lines") or ())
-    facts["file_hash"] = _to_number(facts.get("file_hash"))
+    if (file_hash := facts.get("file_hash")) is not None:
+        facts["file_hash"] = _to_number(file_hash)
     return Record._make(map(facts.get, Record._fields))
 
 
-def _to_number(file_hash: str | None) -> int | None:
+def _to_number(file_hash: str) -> int | None:
     try:
         return int(file_hash, 16) if file_hash else None
     except ValueError:
