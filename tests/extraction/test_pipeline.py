@@ -242,7 +242,7 @@ def test_a_broken_video_costs_its_own_row_only(tmp_path, real_weights, caplog):
         "done",
     ]
     assert last[str(features[2])].reason == "no such file"
-    assert f"FAILED  {text}: Invalid data" in caplog.text
+    assert f"FAILED  {text}: text, not a video: Invalid data" in caplog.text
     assert f"FAILED  {missing}: no such file" in caplog.text
 
 

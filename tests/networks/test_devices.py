@@ -176,9 +176,10 @@ class WithDevices(Workflow):
     def processes(self) -> list[tuple[str, float, float]]:
         """Of each job that ended: its device, when it began, and when it ended."""
         return [
-            (lines[0]["device_uuid"], lines[0]["time"], lines[-1]["time"])
+            (line["device_uuid"], lines[0]["time"], lines[-1]["time"])
             for lines in self.records_by_process()
-            if lines[-1]["status"] == "end"
+            for line in lines
+            if line["status"] == "device" and lines[-1]["status"] == "end"
         ]
 
 

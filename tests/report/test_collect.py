@@ -85,7 +85,7 @@ def test_without_records_there_are_tables_without_lines(tmp_path):
     (tmp_path / "manifest.csv").write_text(COLUMNS)
     found = collect.collect(tmp_path)
     assert [len(table) for table in (*found, found.done())] == [0, 0, 0, 0]
-    assert set(found.attempts) == {*collect.ATTEMPT_FACTS, "process"}
+    assert set(found.attempts) == {*collect.ATTEMPT_FACTS, "process", "run_number"}
     assert collect.device_labels(found.processes).empty
 
 
@@ -99,3 +99,15 @@ def test_a_device_is_told_by_its_host_where_that_is_enough():
     )
     labels = list(collect.device_labels(processes))
     assert labels == ["cpu on n1", "A100 on n1", "A100 on n2", "A100 on n2"]
+
+
+def test_what_a_file_was_made_with_is_that_of_the_last_run_whatever_the_clocks_say(tmp_path):
+    (tmp_path / "manifest.csv").write_text(COLUMNS + "a.mp4,a.npy,done,,,1,8,1,1,\n")
+    for number, time in ((1, 2e9), (2, 1e9)):
+        with Recorder(tmp_path, f"job{number}") as recorder:
+            facts = {"host": "n", "digest": "1", "settings": {}, "run_number": number}
+            write_line(recorder, "process", **facts)
+            recorder.write(
+                {"time": time, "status": "done", "feature_path": "a.npy", "width": number}
+            )
+    assert list(collect.collect(tmp_path).done()["width"]) == [2]

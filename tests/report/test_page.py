@@ -71,11 +71,12 @@ def test_a_report_of_features_that_were_made_elsewhere(workflow, real_clips, tmp
         *((real_clips["bikes"], f"features/{name}.npy") for name in "abcde"),
     )
     text = make_report(workflow, backbone="resnet152", weights="random")
-    # Nor with a classifier that these features are none of.
-    assert "<b>5</b><span>done" in make_report(workflow, l2_normalize="false")
-    assert "<b>5</b><span>done" in text
-    assert "Of 5 rows that are done, no record says how they were made" in text
+    assert "<b>2</b><span>done" in text
+    assert "<b>3</b><span>pending" in text
+    assert "Of 2 rows that are done, no record says how they were made" in text
     assert "2 videos, chosen at random" in text
+    # Of another network, whose features are shorter, they are none.
+    assert "<b>5</b><span>pending" in make_report(workflow)
 
 
 def test_videos_that_are_gone_have_no_pictures_and_everything_else(workflow, tmp_path):

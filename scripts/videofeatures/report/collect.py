@@ -41,7 +41,7 @@ class Collected(NamedTuple):
         rows: one line for each row of the CSV, as in the manifest; numbers are NaN where they
             are not known.
         attempts: one line for each time that a row was done or failed, in the order of time;
-            `process` is its place in `processes`.
+            `process` is its place in `processes`, `run_number` that of its run.
         processes: one line for each job: what it computed on and with, and, if it came to its
             end, where its time went.
     """
@@ -54,6 +54,8 @@ class Collected(NamedTuple):
         """Return the rows that are done, by feature path, each joined with its last record."""
         done = self.rows[self.rows["state"] == "done"].set_index("feature_path")
         last = self.attempts[self.attempts["status"] == "done"]
+        # Not by time alone: clocks need not agree.
+        last = last.sort_values(["run_number", "time"], kind="stable")
         last = last.drop_duplicates("feature_path", keep="last").set_index("feature_path")
         new = [name for name in last.columns if name not in done.columns]
         return done.join(last[new])
@@ -81,7 +83,9 @@ def collect(results: str | os.PathLike) -> Collected:
         },
         encoding_errors="surrogateescape",
     )
-    attempts: dict[str, list[Any]] = {name: [] for name in (*ATTEMPT_FACTS, "process")}
+    attempts: dict[str, list[Any]] = {
+        name: [] for name in (*ATTEMPT_FACTS, "process", "run_number")
+    }
     processes: list[dict[str, Any]] = []
     for name, lines in RecordReader(results).read():
         for line in lines:
@@ -110,6 +114,7 @@ def _add_line(
         if "mean_norm" not in line:  # the name that version 0.2.0 gave it
             attempts["mean_norm"][-1] = line.get("mean_length")
         attempts["process"].append(len(processes) - 1)
+        attempts["run_number"].append((processes[-1] if processes else {}).get("run_number") or 0)
 
 
 def device_labels(processes: pd.DataFrame) -> pd.Series:

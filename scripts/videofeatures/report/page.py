@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
@@ -264,16 +265,17 @@ def _samples(
     chosen = (present if len(present) else done).sample(frac=1, random_state=1)
     without_pictures = []
     for path, facts in chosen.iloc[:NUM_SAMPLES].iterrows():
-        without_pictures.append(
-            samples.read_sample(
-                facts["video_path"],
-                str(path),
-                recipe.view,
-                num_pictures=NUM_STRIP,
-                classifier=classifier,
-                mean_norm=_mean_norm(facts, recipe),
+        with contextlib.suppress(OSError, ValueError):  # it has been removed meanwhile, say
+            without_pictures.append(
+                samples.read_sample(
+                    facts["video_path"],
+                    str(path),
+                    recipe.view,
+                    num_pictures=NUM_STRIP,
+                    classifier=classifier,
+                    mean_norm=_mean_norm(facts, recipe),
+                )
             )
-        )
     pictures = samples.take_pictures(
         {s.feature_path: (s.video_path, list(s.picture_times)) for s in without_pictures},
         height=STRIP_HEIGHT,
