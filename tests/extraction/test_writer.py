@@ -318,7 +318,8 @@ def test_a_feature_that_is_not_finite_is_a_failure_with_what_may_help(
 @pytest.fixture
 def full(desk, recorder) -> Iterator[None]:
     """No file can grow beyond what the records have by now, and a feature file has not."""
-    recorder.write({"time": 1.0, "status": "process", "settings": {"x": "y" * 100_000}})
+    # Nor has the file, if it is one, that pytest itself writes to.
+    recorder.write({"time": 1.0, "status": "process", "settings": {"x": "y" * 5_000_000}})
     (path,) = (desk.results / "records").iterdir()
     limit, most = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size, most))
