@@ -13,6 +13,7 @@ import numpy as np
 
 from videofeatures.decoding import content
 from videofeatures.decoding.bounds import (
+    PacketFacts,
     check_length,
     check_shape,
     is_questionable,
@@ -106,7 +107,11 @@ class FfmpegDecoder(Decoder):
         *,
         num_threads: int = 1,
     ) -> Generator[np.ndarray, None, None]:
-        look = cache(partial(self._libav.look_at_packets, source.path))
+        @cache
+        def look() -> PacketFacts:
+            with _changes_told(source):
+                return self._libav.look_at_packets(source.path)
+
         check = partial(
             check_length, metadata=metadata, max_still_seconds=self._settings.max_still_seconds
         )
