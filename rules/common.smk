@@ -153,8 +153,8 @@ def as_typed(given):
     typed = {}
     for path in [*workflow.configfiles, *workflow.overwrite_configfiles]:
         with contextlib.suppress(UserError):  # YAML of templates, say, which Snakemake has read
-            for key, text in read_config_file(path).items():
-                typed[key] = text, load_configfile(path).get(key)
+            as_read = load_configfile(path)
+            typed |= {key: (text, as_read.get(key)) for key, text in read_config_file(path).items()}
     for entry in ARGS.config or []:
         key, text = entry.split("=", 1)
         typed[key] = text, parse_config([entry])[key]

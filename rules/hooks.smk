@@ -75,10 +75,7 @@ def start_run():
 
 def end_run():
     """At the end of the run; where this is a module, at the end of the process."""
-    try:
-        RUN.end(latency_seconds=workflow.execution_settings.latency_wait)
-    except OSError as error:
-        DISPLAY.say(f"the end of the run is not whole: {describe_os_error(error)}")
+    RUN.end(latency_seconds=workflow.execution_settings.latency_wait)
 
 
 def say_plan():

@@ -7,14 +7,12 @@ Leaves `<results>/check.jpg`: what the network saw of the first video.
 
 from __future__ import annotations
 
-import argparse
-
-from videofeatures.command_line import read_config, run_script
+from videofeatures.command_line import make_parser, read_config, run_script
 
 
 def main() -> int:
     """Return the exit status: 0 ready, 1 something is to be done."""
-    _, config = read_config(argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0]))
+    _, config = read_config(make_parser(__doc__))
     from videofeatures.workflow.checks import check_all  # after what can be said at once
 
     num_problems = 0

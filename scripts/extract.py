@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any, get_args
 
 from videofeatures import log
-from videofeatures.command_line import run_script
+from videofeatures.command_line import make_parser, run_script
 from videofeatures.errors import UserError, describe_os_error
 from videofeatures.extraction.claims import remove_abandoned_claims
 from videofeatures.files import path_problem
@@ -44,7 +44,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     Raises:
         SystemExit: with a message, if an option is wrong.
     """
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = make_parser(__doc__)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--csv", help="CSV with the columns video_path,feature_path")
     source.add_argument("--job", help=argparse.SUPPRESS)

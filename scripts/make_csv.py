@@ -11,7 +11,7 @@ import argparse
 import os
 import sys
 
-from videofeatures.command_line import run_script
+from videofeatures.command_line import make_parser, run_script
 from videofeatures.errors import UserError
 from videofeatures.files import path_problem
 from videofeatures.planning.collection import VIDEO_SUFFIXES, find_videos, make_rows, write_rows
@@ -24,7 +24,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     Raises:
         SystemExit: with a message, if an option is wrong.
     """
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = make_parser(__doc__)
     parser.add_argument(
         "videos",
         nargs="+",

@@ -7,16 +7,14 @@ A run does it at its end; this does it at any time, also beside a run:
 
 from __future__ import annotations
 
-import argparse
-
-from videofeatures.command_line import read_config, run_and_print, run_script
+from videofeatures.command_line import make_parser, read_config, run_and_print, run_script
 from videofeatures.planning.plan import make_plan
 from videofeatures.report.manifest import describe_counts, write_manifest
 
 
 def main() -> int:
     """Return the exit status: 0 written, 2 the input cannot be used."""
-    _, config = read_config(argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0]))
+    _, config = read_config(make_parser(__doc__))
 
     def make() -> str:
         plan = make_plan(config)

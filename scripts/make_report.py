@@ -7,14 +7,12 @@ A run does it at its end; this does it at any time, also beside a run:
 
 from __future__ import annotations
 
-import argparse
-
-from videofeatures.command_line import read_config, run_and_print, run_script
+from videofeatures.command_line import make_parser, read_config, run_and_print, run_script
 
 
 def main() -> int:
     """Return the exit status: 0 written, 2 the input cannot be used."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = make_parser(__doc__)
     parser.add_argument(
         "--keep_manifest",
         action="store_true",

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 from pathlib import Path
 
-from videofeatures.command_line import run_script
+from videofeatures.command_line import make_parser, run_script
 from videofeatures.errors import UserError, describe_os_error
 from videofeatures.log import start_logging
 from videofeatures.networks.weights import find_weights, prepare_weights
@@ -16,7 +15,7 @@ logger = logging.getLogger("prepare_weights")
 
 def main(arguments: list[str] | None = None) -> int:
     """Return the exit status: 0 the file is there, 2 the weights cannot be had or do not fit."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--backbone", required=True)
     parser.add_argument("--weights", required=True, help="auto, a name, a file, or random")
     parser.add_argument("--output", required=True, type=Path, help="the file that is expected")

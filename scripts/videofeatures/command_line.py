@@ -58,6 +58,12 @@ def use_utf8() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def make_parser(doc: str | None) -> argparse.ArgumentParser:
+    """Return a parser that describes a script by the first line of its docstring, which Python
+    leaves out if it optimises."""
+    return argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
+
+
 def read_config(
     parser: argparse.ArgumentParser, arguments: list[str] | None = None
 ) -> tuple[argparse.Namespace, dict[str, Any]]:

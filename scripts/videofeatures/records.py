@@ -318,6 +318,10 @@ class RecordReader:
             self._num_bytes_read[entry.name] = offset
 
 
+COMPLAINTS = ("reason", "ffmpeg_lines", "damaged_share")
+"""Facts of a row that is done, of which one at least is there if its decoder has complained."""
+
+
 class Record(NamedTuple):
     """What is kept of a `RowLine` while a million of them are in memory.
 
@@ -344,6 +348,11 @@ class Record(NamedTuple):
     damaged_share: float | None
     is_machine: bool | None
     file_hash: int | None
+
+    @property
+    def has_complaints(self) -> bool:
+        """Whether it is done though the decoder has complained of its video."""
+        return self.status == "done" and any(getattr(self, name) for name in COMPLAINTS)
 
     def is_later(self, other: Record) -> bool:
         """Whether this is later than another, or the same: by its run, and then by the clock."""

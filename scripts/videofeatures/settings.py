@@ -63,6 +63,9 @@ PATH_OF_OUTPUTS = r"^[^\s~{}\x00](?:[^{}\n\r\x00]*[^\s{}\x00])?$"
 """A path that Snakemake can have in the name of an output, where braces are a wildcard's."""
 
 
+Trust = Literal["time", "size"]
+
+
 class Settings(BaseModel):
     """How a row becomes features.
 
@@ -319,7 +322,7 @@ class Config(Settings):
     video, same settings, same weights. Rows asked for by path are tried in any case."""
 
     trust: Annotated[
-        Literal["time", "size"],
+        Trust,
         Key(
             Group.TROUBLE,
             "what tells that a video has changed: time (and size), or size alone, after copies "

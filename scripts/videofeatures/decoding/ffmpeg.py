@@ -240,7 +240,7 @@ def can_chain_graphs(stopped: threading.Event | None = None) -> bool:
 
     Raises:
         VideoError: the wait was stopped.
-        OSError, RuntimeError: there is no ffmpeg that runs.
+        UserError: there is no ffmpeg that runs.
     """
     source = ffmpeg.input("nullsrc=s=16x16:d=0.04:r=25", format="lavfi")
     output = source.filter("fps", fps=25).filter("null").output("pipe:", format="null")

@@ -12,13 +12,12 @@ import numpy as np
 
 from videofeatures.decoding.decoder import VideoMetadata
 from videofeatures.decoding.ffmpeg import (
-    DEFAULT_MEMORY_BYTES,
     can_chain_graphs,
     find_hwaccel,
     open_file,
     read_frames,
 )
-from videofeatures.decoding.process import NUM_STDERR_LINES, ReadTimeout
+from videofeatures.decoding.process import DEFAULT_MEMORY_BYTES, NUM_STDERR_LINES, ReadTimeout
 from videofeatures.decoding.tally import Tally
 from videofeatures.decoding.view import View
 from videofeatures.errors import VideoError
@@ -85,7 +84,7 @@ def iter_frames(
     Raises:
         VideoError: ffmpeg failed, gave no frame, did not answer, or was stopped.
         MemoryLimitError: it lacks memory.
-        OSError, RuntimeError: there is no ffmpeg that runs.
+        UserError: there is no ffmpeg that runs.
     """
     lines = deque[str](maxlen=NUM_STDERR_LINES) if stderr_lines is None else stderr_lines
     timeout = read_timeout or ReadTimeout()

@@ -36,7 +36,6 @@ from videofeatures.monitoring.progress import Display, Progress
 from videofeatures.networks.devices import Device, find_devices, hold_device
 from videofeatures.networks.recipe import Recipe
 from videofeatures.planning.jobs import Job
-from videofeatures.planning.plan import Target
 from videofeatures.records import (
     DeviceLine,
     ElsewhereLine,
@@ -168,7 +167,6 @@ class _Extraction:
         self._progress = Progress(len(job.targets))
         self._progress.total_bytes = shares.num_bytes
         self._next_look = 0.0
-        self._tell_after: dict[Target, float] = {}
         self._timing = timing
         self._batchers = [
             Batcher(network, network.batch_size, recipe, self._timing)
@@ -244,7 +242,6 @@ class _Extraction:
                 )
             else:
                 self._progress.add(failed=1, num_bytes=_video_bytes(state))
-            self._tell_after.pop(target, None)
             self._claims.release(target.feature_path)
         return is_any
 
@@ -259,8 +256,8 @@ class _Extraction:
         )
         for state in self._states.values():
             elapsed = now - state.started
-            if state.share and elapsed >= self._tell_after.get(state.target, WORKING_SECONDS):
-                self._tell_after[state.target] = elapsed * WORKING_GROWTH
+            if state.share and elapsed >= max(WORKING_SECONDS, WORKING_GROWTH * state.told_seconds):
+                state.told_seconds = elapsed
                 line: WorkingLine = {
                     "time": time.time(),
                     "status": "working",

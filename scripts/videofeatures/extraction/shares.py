@@ -6,9 +6,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from videofeatures.files import stat_or_none
+from videofeatures.planning.jobs import find_video_sizes
 from videofeatures.planning.plan import Target
-from videofeatures.threaded import threaded_map
 
 MAX_TARGETS = 4096
 """Of larger jobs, made by hand, no video is most of what is left, and no file is looked at."""
@@ -42,9 +41,5 @@ class Shares:
 
     def _look(self) -> dict[str, int]:
         if self._size_of is None:
-            stats = threaded_map(lambda target: stat_or_none(target.source.path), self._targets)
-            self._size_of = {
-                target.feature_path: file.st_size if file else 0
-                for target, file in zip(self._targets, stats, strict=True)
-            }
+            self._size_of = find_video_sizes(self._targets)
         return self._size_of

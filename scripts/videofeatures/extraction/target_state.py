@@ -22,6 +22,7 @@ class TargetState:
         error: why there will be no file of it.
         norm_sum: of its features, before these were divided by their norms.
         share: what part of its video has been decoded, as far as its header tells.
+        told_seconds: how long it had been in work when that was told last.
     """
 
     target: Target
@@ -32,6 +33,7 @@ class TargetState:
     compute_seconds: float = 0.0
     norm_sum: float = 0.0
     share: float = 0.0
+    told_seconds: float = 0.0
     features: GrowingArray = field(default_factory=GrowingArray)
 
     def add_feature(self, index: int, feature: np.ndarray, norm: float) -> None:

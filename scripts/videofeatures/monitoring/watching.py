@@ -8,14 +8,9 @@ import time
 from collections.abc import Sequence
 
 from videofeatures.errors import MAX_SHOWN
-from videofeatures.files import stat_or_none
 from videofeatures.monitoring.progress import Display, Progress
-from videofeatures.planning.jobs import Job, run_name_of
-from videofeatures.records import Line, RecordReader
-from videofeatures.threaded import threaded_map
-
-COMPLAINTS = ("reason", "ffmpeg_lines", "damaged_share")
-"""Facts of a row that is done, of which one at least is there if its decoder has complained."""
+from videofeatures.planning.jobs import Job, find_video_sizes, run_name_of
+from videofeatures.records import COMPLAINTS, Line, RecordReader
 
 POLL_SECONDS = 1
 MAX_SHARE = 0.05
@@ -74,9 +69,7 @@ class Watcher:
     def _look_at_videos(self) -> None:
         """Find out how large they are: how long they are is not known before they are opened."""
         targets = [target for job in self._jobs for target in job.targets]
-        files = threaded_map(lambda target: stat_or_none(target.source.path), targets)
-        for target, file in zip(targets, files, strict=True):
-            self._size_of[target.feature_path] = file.st_size if file else 0
+        self._size_of = find_video_sizes(targets)
         self.progress.total_bytes = sum(self._size_of.values())
 
     def _count(self, line: Line) -> None:

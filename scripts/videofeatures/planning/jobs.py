@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from videofeatures.errors import MAX_SHOWN, UserError
-from videofeatures.files import replace_file
+from videofeatures.files import replace_file, stat_or_none
 from videofeatures.networks.recipe import Recipe
 from videofeatures.planning.plan import Target
 from videofeatures.records import Records
@@ -121,14 +121,19 @@ def run_name_of(job: Job) -> str:
     return job.name.rsplit("_", 1)[0]
 
 
+def plan_folder(results: str | os.PathLike) -> Path:
+    """Return the folder of what the jobs of runs need."""
+    return Path(results) / "plan"
+
+
 def job_path(results: str | os.PathLike, name: str) -> Path:
     """Return the path of the file that tells a job's process what to do."""
-    return Path(results) / "plan" / f"{name}.json"
+    return plan_folder(results) / f"{name}.json"
 
 
 def end_path(results: str | os.PathLike, name: str) -> Path:
     """Return the path of the file that exists when all of a job's rows are done."""
-    return Path(results) / "plan" / f"{name}.done"
+    return plan_folder(results) / f"{name}.done"
 
 
 def log_path(results: str | os.PathLike, name: str) -> Path:
@@ -186,6 +191,15 @@ def read_job(path: str | os.PathLike) -> Job:
             ),
         }
     )
+
+
+def find_video_sizes(targets: Sequence[Target]) -> dict[str, int]:
+    """Return the bytes of each target's video, by its feature path; 0 where there is none."""
+    files = threaded_map(lambda target: stat_or_none(target.source.path), targets)
+    return {
+        target.feature_path: file.st_size if file else 0
+        for target, file in zip(targets, files, strict=True)
+    }
 
 
 def describe_job(job: Job) -> str:
@@ -247,8 +261,7 @@ def count_complained(records: Records) -> int:
     Args:
         records: of one run.
     """
-    done = [record for record in records.last.values() if record.status == "done"]
-    return sum(bool(r.reason or r.ffmpeg_lines or r.damaged_share) for r in done)
+    return sum(record.has_complaints for record in records.last.values())
 
 
 def find_not_done(

@@ -20,6 +20,7 @@ from videofeatures.errors import UserError
 from videofeatures.files import replace_text, stat_or_none, text_cell
 from videofeatures.networks.recipe import Recipe, recipe_problems
 from videofeatures.networks.weights import RANDOM, Weights, find_weights
+from videofeatures.planning.places import Places
 from videofeatures.planning.rows import (
     FEATURE_SUFFIXES,
     Row,
@@ -27,9 +28,9 @@ from videofeatures.planning.rows import (
     folder_problem,
     read_rows,
 )
-from videofeatures.planning.staleness import Staleness, Trust, is_same_video
+from videofeatures.planning.staleness import Staleness, find_difference, is_same_video
 from videofeatures.records import Record, Records, read_records
-from videofeatures.settings import Config, config_problems
+from videofeatures.settings import Config, Trust, config_problems
 from videofeatures.source import Source
 from videofeatures.threaded import threaded_map
 
@@ -306,11 +307,8 @@ def find_pending(
 
     @cache
     def real_paths() -> frozenset[str]:
-        return frozenset(
-            os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
-            for row in rows
-            for path in row.feature_paths
-        )
+        places = Places()
+        return frozenset(places.find(path) for row in rows for path in row.feature_paths)
 
     def is_of_another_row(path: str) -> bool:
         return os.path.realpath(path) in real_paths()
@@ -370,9 +368,7 @@ def find_pending(
 
 def _is_same_attempt(source: Source, record: Record, recipe: Recipe, trust: Trust) -> bool:
     """Whether a failure was that of this video as it is now, with these settings and weights."""
-    if record.is_machine or record.digest != recipe.digest:
-        return False
-    if recipe.weights_id is not None and record.weights != recipe.weights_id:
+    if record.is_machine or find_difference(record, recipe):
         return False
     return is_same_video(record, stat_or_none(source.path), trust)
 

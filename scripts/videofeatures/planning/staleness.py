@@ -7,11 +7,12 @@ import os
 import zipfile
 from collections.abc import Sequence
 from functools import cache
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 from videofeatures.files import stat_or_none
 from videofeatures.networks.recipe import Recipe
 from videofeatures.records import Record, Records
+from videofeatures.settings import Trust
 from videofeatures.source import Source
 
 NOT_WHOLE = "its feature file is not whole"
@@ -27,8 +28,6 @@ have whole seconds (HFS+, tar's plain format)."""
 
 FINE_NS = 1_000_000
 """File systems with times in milliseconds at least keep no more of them (NTFS: 100 ns)."""
-
-Trust = Literal["time", "size"]
 
 
 class Staleness:
@@ -67,10 +66,11 @@ class Staleness:
         """
         recipe, made = self._recipes[number], self._records.of_file(path)
         if made is not None:
-            if made.digest != recipe.digest:
-                return OTHER_SETTINGS, self._difference(made.digest, number)
-            if recipe.weights_id is not None and made.weights != recipe.weights_id:
-                return OTHER_WEIGHTS, f"{made.weights} → {recipe.weights_id}"
+            reason = find_difference(made, recipe)
+            if reason == OTHER_SETTINGS:
+                return reason, self._difference(made.digest, number)
+            if reason == OTHER_WEIGHTS:
+                return reason, f"{made.weights} → {recipe.weights_id}"
             num_bytes = (made.num_features or 0) * (made.feature_dim or 0) * recipe.bytes_per_number
             if feature.st_size < num_bytes:
                 return NOT_WHOLE, f"{feature.st_size:,} bytes, and {num_bytes:,} of features alone"
@@ -83,6 +83,15 @@ class Staleness:
             return None if is_same_video(made, video, self._trust) else (CHANGED, "")
         is_older = feature.st_mtime_ns < video.st_mtime_ns and self._trust == "time"
         return (OLDER, "") if is_older else None
+
+
+def find_difference(record: Record, recipe: Recipe) -> str | None:
+    """Return what a recipe has changed since a record, or None. Weights that are not there yet are
+    no others."""
+    if record.digest != recipe.digest:
+        return OTHER_SETTINGS
+    is_known = recipe.weights_id is not None
+    return OTHER_WEIGHTS if is_known and record.weights != recipe.weights_id else None
 
 
 def is_same_video(record: Record, video: os.stat_result | None, trust: Trust = "time") -> bool:

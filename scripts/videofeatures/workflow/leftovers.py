@@ -11,7 +11,7 @@ from pathlib import Path
 
 from videofeatures.extraction.claims import Claims
 from videofeatures.files import hidden_name
-from videofeatures.planning.jobs import job_path
+from videofeatures.planning.jobs import plan_folder
 
 FILE_OF_RUN = re.compile(r"(extract_[0-9a-f]{8})_\d+\.")
 
@@ -31,13 +31,13 @@ def hold_run(results: str | os.PathLike, run_name: str, timeout_seconds: float) 
         OSError: the claim cannot be written.
     """
     with Claims(timeout_seconds) as claims:
-        claims.take(str(_plan_folder(results) / run_name))
+        claims.take(str(plan_folder(results) / run_name))
         yield
 
 
 def remove_files_of_killed_runs(results: str | os.PathLike) -> None:
     """Remove what the jobs of runs needed that were killed, as far as it can be removed."""
-    folder = _plan_folder(results)
+    folder = plan_folder(results)
     names: dict[str, list[Path]] = {}
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
@@ -62,7 +62,3 @@ def _old_claims(folder: Path, prefix: str) -> list[Path]:
     probe.unlink()
     is_old = all(now - claim.stat().st_mtime > FORGOTTEN_SECONDS for claim in claims)
     return claims if is_old else []
-
-
-def _plan_folder(results: str | os.PathLike) -> Path:
-    return job_path(results, "x").parent

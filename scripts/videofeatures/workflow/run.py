@@ -12,7 +12,7 @@ from typing import Any
 
 from videofeatures.errors import UserError, describe_os_error
 from videofeatures.extraction.claims import remove_abandoned_claims
-from videofeatures.files import hash_file
+from videofeatures.files import stat_or_none
 from videofeatures.monitoring.progress import Display
 from videofeatures.monitoring.watching import Watcher
 from videofeatures.networks.weights import Weights
@@ -236,6 +236,12 @@ class Run:
             if self._has_ended or not self._has_started:
                 return
             self._has_ended = True
+        try:
+            self._end(latency_seconds)
+        except OSError as error:
+            self._display.say(f"the end of the run is not whole: {describe_os_error(error)}")
+
+    def _end(self, latency_seconds: float) -> None:
         if self._watcher is not None:
             self._watcher.stop()
         if not self.jobs:
@@ -270,9 +276,11 @@ class Run:
         They may be those of a run that was killed, or of another CSV.
         """
         results = self._config["results"]
-        before = hash_file(manifest_path(results))
+        path = str(manifest_path(results))
+        before = stat_or_none(path)
         line = try_write_manifest(self._config, self._plan)
-        is_new = hash_file(manifest_path(results)) != before
+        after = stat_or_none(path)  # one that is true already is left alone
+        is_new = after is not None and (before is None or after.st_ino != before.st_ino)
         if is_new:
             self._display.say(line)
         if self._config["report"] and (is_new or not report_path(results).exists()):
@@ -283,9 +291,6 @@ class Run:
 
         def wait() -> None:
             threading.main_thread().join()
-            try:
-                self.end(latency_seconds=latency_seconds)
-            except OSError as error:
-                self._display.say(f"the end of the run is not whole: {describe_os_error(error)}")
+            self.end(latency_seconds=latency_seconds)
 
         threading.Thread(target=wait, name="end of the run").start()
