@@ -188,6 +188,7 @@ from videofeatures.decoding.process import ReadTimeout
 if "TEST_IGNORES_SIGNALS" in os.environ:
     signal.signal(signal.SIGINT, lambda *_: None)
     signal.signal(signal.SIGTERM, lambda *_: None)
+threading.excepthook = lambda _: None  # of a read that the end of all cuts off
 libav = Libav(ReadTimeout(600))
 for path in sys.argv[2:]:
     threading.Thread(target=libav.read_duration, args=[path], daemon=True).start()
