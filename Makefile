@@ -62,7 +62,7 @@ lint: .venv/installed-dev
 docs: .venv/installed
 	.venv/bin/python scripts/make_config.py
 
-# Speed beside the original's flow and beside the limits; what each precision costs and gives.
+# Speed beside the original's flow and beside the limits; what each precision, and each resizer, costs and gives.
 bench: .venv/installed
 	.venv/bin/python benchmarks/speed.py
 

@@ -40,6 +40,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 from precision import cosines
 from precision import measure as measure_precisions
 from process import Run, run
+from resizing import measure as measure_resizers
 
 from fetch_clips import fetch_clips
 from videofeatures.decoding.ffmpeg_decoder import FfmpegDecoder
@@ -398,7 +399,10 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--precisions", nargs="+", default=default_precisions())
     parser.add_argument(
-        "--cosines", action=argparse.BooleanOptionalAction, default=True, help="of the precisions"
+        "--cosines",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="of precisions and resizers",
     )
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--clips", type=Path, default=Path("demo/clips"), help="the real clips")
@@ -417,7 +421,8 @@ def main() -> None:
             videos = SETS[set_name](folder / set_name, real)
             for kind in args.kinds:
                 rows += compare(set_name, videos, kind, folder, args.precisions, args.threads)
-        table = measure_precisions(real[0].parent) if args.cosines else ""
+        measures = (measure_precisions, measure_resizers) if args.cosines else ()
+        table = "\n\n".join(measure(real[0].parent) for measure in measures)
     facts = f"{machine()}, {args.threads} threads"
     ratios = as_markdown([row for row in rows if row["what"] == "ours"], WHICH | RATIOS)
     report = f"{facts}\n\n{ratios}\n{as_markdown(rows, WHICH | FIGURES)}\n{table}\n"

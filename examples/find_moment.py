@@ -32,6 +32,8 @@ def main(csv_path, query_path, seconds):
             path = Path(row["feature_path"])
             if path.exists() and not path.samefile(query_path):
                 features, timestamps = read(path)
+                if path.suffix == ".npy":  # of a part, they count from its start
+                    timestamps += float(row.get("start") or 0)
                 cosines = features @ query
                 best = cosines.argmax()
                 moments.append((cosines[best], timestamps[best], row["video_path"]))

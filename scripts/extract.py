@@ -56,7 +56,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     backbone.add_argument(
         "--type", choices=BACKBONE_OF_TYPE, default="2d", help="2d: resnet152, 3d: resnext101"
     )
-    backbone.add_argument("--backbone", choices=BACKBONES, help="instead of --type")
+    backbone.add_argument(
+        "--backbone", help=f"instead of --type: {', '.join(BACKBONES)}, or FAMILY:NAME"
+    )
     weights = groups[Group.NUMBERS].add_mutually_exclusive_group()
     _add_option(weights, "weights")
     weights.add_argument("--resnext101_model_path", help="file with the weights of resnext101")
@@ -70,7 +72,10 @@ def _add_option(group: argparse._ActionsContainer, name: str) -> None:
     """Add the option that is a key of the configuration."""
     field = Config.model_fields[name]
     kinds = (field.annotation, *get_args(field.annotation))
-    parsers: dict[type, Callable[[str], Any]] = {bool: _switch, int: int, float: float}
+    kinds += tuple(kind for union in kinds for kind in get_args(union))
+    parsers: dict[Any, Callable[[str], Any]] = {bool: _switch, int: int, float: float}
+    if "native" in kinds:
+        parsers[float] = _rate
     default = field.default
     shown_default = int(default) if isinstance(default, bool) else KEYS[name].unset or default
     group.add_argument(
@@ -86,6 +91,10 @@ def _count(text: str) -> int:
     if not (text.isdecimal() and int(text)):
         raise argparse.ArgumentTypeError(f"{text!r} must be 1 or more")
     return int(text)
+
+
+def _rate(text: str) -> float | str:
+    return text if text == "native" else float(text)
 
 
 def _switch(text: str) -> bool:

@@ -57,9 +57,10 @@ def check_nothing_is_lost(csv_path: str, rows: list[Row]) -> int:
     if not os.path.exists(csv_path):
         return 0
     before = read_rows(csv_path)
-    if lost := sorted(set(before) - set(rows)):
+    # Not by themselves: a part without a start is neither before nor behind one that has it.
+    if lost := sorted(set(before) - set(rows), key=str):
         raise UserError(
-            f"{csv_path}: rows would be lost, {len(lost)} in all, such as {lost[0].source.path} → "
+            f"{csv_path}: rows would be lost, {len(lost)} in all, such as {lost[0].source} → "
             f"{lost[0].feature_paths[0]}. `--overwrite` drops them; `--csv` names another file"
         )
     return len(before)

@@ -74,6 +74,7 @@ def test_a_module_s_tests_are_found_by_its_name(path):
 TESTED_WITH = {
     "source.py": "what it is made of",
     "extraction/events.py": "extraction/test_decoders.py, which says them: they do nothing",
+    "networks/backbones/transforms.py": "networks/backbones/test_from_timm.py and the others",
     "networks/backbones/efficientnet.py": "networks/test_backbones.py",
     "networks/backbones/resnet.py": "networks/test_backbones.py",
 }

@@ -91,7 +91,10 @@ def test_every_key_is_documented():
         ({"videos_per_job": 1.5}, "videos_per_job: 1.5 is not a whole number"),
         ({"videos_per_job": None}, "videos_per_job: null is not a whole number"),
         ({"l2_normalize": "maybe"}, "l2_normalize: 'maybe' is not true or false"),
-        ({"frame_rate": 0}, "frame_rate: 0 is not a number greater than 0, up to 1000, or null"),
+        (
+            {"frame_rate": 0},
+            "frame_rate: 0 is not a number greater than 0, up to 1000, or native, or null",
+        ),
         ({"frame_rate": {"a": 1}}, "frame_rate: {'a': 1} is not a number"),
         ({"results": ""}, "results: is empty. Folder for records"),
         ({"results": None}, "results: null is not a text that is not empty"),

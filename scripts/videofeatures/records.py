@@ -32,6 +32,7 @@ from typing import Any, Literal, NamedTuple, Required, TypedDict, cast
 
 from videofeatures.errors import UserError
 from videofeatures.files import hash_file
+from videofeatures.source import Source
 
 RowStatus = Literal["started", "done", "failed"]
 
@@ -41,7 +42,8 @@ class RowFacts(TypedDict, total=False):
 
     Attributes:
         stale: of `started` and `failed`: whether a feature file was there before.
-        duration_seconds: of the video, as its header says.
+        duration_seconds: of the video, or of the part, as its header says.
+        start_seconds, end_seconds: of the part of the video, where it is one.
         seconds: that the row took; in decoding and in the network, of these.
         mean_norm: of its features, before they were divided by their norms.
         ffmpeg_lines: what ffmpeg had to say, though it gave frames.
@@ -52,6 +54,8 @@ class RowFacts(TypedDict, total=False):
     """
 
     video_path: str
+    start_seconds: float
+    end_seconds: float
     video_size: int | None
     video_mtime_ns: int | None
     digest: str
@@ -202,6 +206,8 @@ KINDS: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("video_path", "digest", "weights", "file_hash", "codec"), OPTIONAL_TEXT),
     **dict.fromkeys(
         (
+            "start_seconds",
+            "end_seconds",
             "video_size",
             "video_mtime_ns",
             "duration_seconds",
@@ -348,6 +354,8 @@ class Record(NamedTuple):
     damaged_share: float | None
     is_machine: bool | None
     file_hash: int | None
+    start_seconds: float | None = None
+    end_seconds: float | None = None
 
     @property
     def has_complaints(self) -> bool:
@@ -530,6 +538,11 @@ def _to_record(line: RowLine, run_number: int, now: float) -> Record:
     if (file_hash := facts.get("file_hash")) is not None:
         facts["file_hash"] = _to_number(file_hash)
     return Record._make(map(facts.get, Record._fields))
+
+
+def source_of(line: RowLine) -> Source:
+    """Return what a line says that its row is made of."""
+    return Source(line.get("video_path", ""), line.get("start_seconds"), line.get("end_seconds"))
 
 
 def _to_number(file_hash: str) -> int | None:

@@ -84,7 +84,7 @@ class Settings(BaseModel):
         Field(min_length=1),
         Key(
             Group.NUMBERS,
-            "the CNN: resnet152 (2d), resnext101 (3d), efficientnet_lite0 (2d, small)",
+            "resnet152 (2d), resnext101 (3d), efficientnet_lite0 (2d, small), or timm:NAME, …",
         ),
     ] = "resnet152"
     """The CNN, see the table in the README: `resnet152` (2d), `resnext101` (3d),
@@ -109,13 +109,87 @@ class Settings(BaseModel):
     ] = True
     """Store float16, as the original does; else float32."""
 
-    frame_rate: Annotated[
-        float | None,
-        Field(gt=0, le=1000, allow_inf_nan=False),
-        AS_GIVEN,
-        Key(Group.NUMBERS, "frames a second", unset="the backbone's own"),
+    pooling: Annotated[
+        str | None,
+        Field(min_length=1),
+        Key(
+            Group.NUMBERS,
+            "what a feature is: pooled, class_token, mean, projected, tokens",
+            unset="the backbone's own",
+        ),
     ] = None
-    """Frames taken from each second of video. `null`: the backbone's own, for these four keys."""
+    """What of the network's output a feature is, of networks of which there are several: see
+    “Networks by name”."""
+
+    frame_rate: Annotated[
+        Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False), AS_GIVEN]
+        | Literal["native"]
+        | None,
+        Key(Group.NUMBERS, "frames a second, or native", unset="the backbone's own"),
+    ] = None
+    """Frames taken from each second of video, or `native`: the video's own, each once, at the time
+    that it has. See “Sampling”. `null`: the backbone's own, for this key and all that have no other
+    default."""
+
+    num_frames: Annotated[
+        int | None,
+        Field(ge=1, le=100_000),
+        Key(Group.NUMBERS, "frames spread evenly over the video", unset="all at frame_rate"),
+    ] = None
+    """Take so many of the video's own frames, spread evenly from its first to its last, whatever
+    its rate and length. See “Sampling”."""
+
+    keyframes_only: Annotated[
+        bool, Key(Group.NUMBERS, "take key frames alone, and decode no others")
+    ] = False
+    """Take the video's key frames, which can be decoded by themselves, and decode no others. See
+    “Sampling”."""
+
+    num_frames_per_clip: Annotated[
+        int | None,
+        Field(ge=2, le=1024),
+        Key(Group.NUMBERS, "frames of a clip", unset="the backbone's own"),
+    ] = None
+    """Frames that one feature sees, of networks on clips. Some can take one number only."""
+
+    clip_stride: Annotated[
+        int | None,
+        Field(ge=1, le=100_000),
+        Key(
+            Group.NUMBERS,
+            "frames from the start of a clip to that of the next",
+            unset="the backbone's own: no overlap",
+        ),
+    ] = None
+    """Frames from the start of one clip to that of the next; `null`: `num_frames_per_clip` times
+    `frame_interval`. See “Clips and windows”."""
+
+    frame_interval: Annotated[
+        int | None,
+        Field(ge=1, le=100_000),
+        Key(Group.NUMBERS, "of the frames, every so many-th", unset="the backbone's own"),
+    ] = None
+    """Of the frames at `frame_rate`, take every so many-th; in a clip, counted from its start. See
+    “Clips and windows”."""
+
+    last_clip: Annotated[
+        Literal["zeros", "repeat", "drop", "shift"] | None,
+        Key(
+            Group.NUMBERS,
+            "frames left at the end: zeros, repeat, drop, shift",
+            unset="the backbone's own",
+        ),
+    ] = None
+    """What becomes of frames at the end that no full clip reaches: one more clip, filled up with
+    black (`zeros`) or its last frame (`repeat`), none (`drop`), or one that ends with the video
+    (`shift`). See “Clips and windows”."""
+
+    pool: Annotated[
+        Literal["none", "mean", "max"],
+        Key(Group.NUMBERS, "one feature for the whole video: none, mean, max"),
+    ] = "none"
+    """Make one feature of each video: the `mean` of all its features, or the largest of each number
+    (`max`), before `l2_normalize`; or `none`."""
 
     resize_size: Annotated[
         int | None,
@@ -142,6 +216,28 @@ class Settings(BaseModel):
     """ffmpeg's scaler: `bilinear`, which is that of all three backbones, `bicubic`, `area`,
     `lanczos`. Published features of the original were made with bilinear, which was ffmpeg's
     default until version 4; from version 5 it is bicubic, so it is always given."""
+
+    resizer: Annotated[
+        Literal["ffmpeg", "pillow"] | None,
+        Key(
+            Group.NUMBERS,
+            "what resizes: ffmpeg, or pillow, as networks' libraries do",
+            unset="the backbone's own",
+        ),
+    ] = None
+    """What resizes a frame: `ffmpeg`, before it leaves ffmpeg, or `pillow`, as the libraries of
+    most networks do it. See “Fed as its library feeds it”."""
+
+    resize_mode: Annotated[
+        Literal["shortest", "squash"] | None,
+        Key(
+            Group.NUMBERS,
+            "resize_size is of the shortest side, or of both: squash",
+            unset="the backbone's own",
+        ),
+    ] = None
+    """Whether `resize_size` is the `shortest` side, or both sides, which squashes the frame,
+    whatever its proportions."""
 
     square_pixels: Annotated[
         bool,
@@ -380,8 +476,10 @@ def json_schema() -> dict[str, Any]:
 def _merge_kinds(entry: dict[str, Any]) -> dict[str, Any]:
     """What pydantic says of a key, with null among its types, not as a schema beside another."""
     kinds = entry.get("anyOf", [entry])
-    merged = {"type": [kind["type"] for kind in kinds]}
+    merged: dict[str, Any] = {"type": [kind["type"] for kind in kinds]}
     merged |= {k: v for k, v in kinds[0].items() if k not in ("type", "title", "default")}
+    if words := [kind["const"] for kind in kinds if "const" in kind]:
+        merged["pattern"] = f"^({'|'.join(words)})$"  # of texts alone: a number has no pattern
     if "enum" in merged and "null" in merged["type"]:
         merged["enum"] = [*merged["enum"], None]
     return merged | {"default": entry["default"]}
@@ -450,7 +548,7 @@ def _problem(name: Any, config: Mapping[str, Any]) -> str:
     value = config[name]
     given = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
     text = KEYS[name].help
-    if isinstance(value, str) and "pattern" in json_schema()["properties"][name]:
+    if isinstance(value, str) and name in text_keys() and "pattern" in _entry(name):
         return f"{name}: {_path_problem(value)}. {text[0].upper()}{text[1:]}"
     return f"{name}: {given} is not {_allowed(name)}. {text[0].upper()}{text[1:]}"
 
@@ -465,9 +563,13 @@ def _path_problem(path: str) -> str:
     )
 
 
+def _entry(name: str) -> dict[str, Any]:
+    return json_schema()["properties"][name]
+
+
 def _allowed(name: str) -> str:
     """What a key may be, in words."""
-    entry = json_schema()["properties"][name]
+    entry = _entry(name)
     if choices := entry.get("enum"):
         allowed = "one of " + ", ".join(choice for choice in choices if choice is not None)
     else:
@@ -485,5 +587,7 @@ def _allowed(name: str) -> str:
         allowed += f" of {entry['minimum']} or more"
     elif "exclusiveMinimum" in entry:
         allowed += f" greater than {entry['exclusiveMinimum']}"
+    if "number" in entry["type"] and "string" in entry["type"]:
+        allowed += f", or {entry['pattern'].strip('^$()')}"
     unset = KEYS[name].unset
     return f"{allowed}, or null ({unset})" if unset else allowed

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
+import weakref
 from collections import deque
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from conftest import make_clip
-from videofeatures.decoding.clips import Decoding, iter_clips, row_timestamps
+from videofeatures.decoding.clips import Decoding, iter_clips
 from videofeatures.decoding.ffmpeg_decoder import FfmpegDecoder
 from videofeatures.decoding.view import View
+from videofeatures.decoding.windows import Windows
 from videofeatures.errors import VideoError
 from videofeatures.networks.backbones import BACKBONES
 from videofeatures.settings import Settings
@@ -23,11 +27,18 @@ def frames(count: int) -> list[np.ndarray]:
     return [np.full((2, 3, 3), k + 1, np.uint8) for k in range(count)]
 
 
+def view(**options: object) -> View:
+    return View(**{"frame_rate": 1, "resize_size": 2, "crop_size": 0} | options)
+
+
+def values(clips: Iterable[np.ndarray]) -> list[list[int]]:
+    """What each frame of clips is filled with: its number from 1, or 0."""
+    return [clip[:, 0, 0, 0].tolist() for clip in clips]
+
+
 def test_frames_pass_through_without_clips():
     given = frames(3)
-    assert [(frame is given[k], n) for k, (frame, n) in enumerate(iter_clips(given, None))] == [
-        (True, 1)
-    ] * 3
+    assert [frame is given[k] for k, frame in enumerate(iter_clips(given, view()))] == [True] * 3
 
 
 @pytest.mark.parametrize(
@@ -35,38 +46,94 @@ def test_frames_pass_through_without_clips():
     [(0, []), (1, [1]), (15, [15]), (16, [16]), (17, [16, 1]), (48, [16, 16, 16])],
 )
 def test_no_frame_is_lost_and_the_last_clip_is_filled_with_black(num_frames, sizes):
-    clips = list(iter_clips(iter(frames(num_frames)), 16))
-    assert [n for _, n in clips] == sizes
-    assert all(clip.shape == (16, 2, 3, 3) and clip.dtype == np.uint8 for clip, _ in clips)
-    values = np.concatenate([clip[:, 0, 0, 0] for clip, _ in clips] or [[]])
+    clips = list(iter_clips(iter(frames(num_frames)), view(num_frames_per_clip=16)))
+    assert len(clips) == len(sizes)
+    assert all(clip.shape == (16, 2, 3, 3) and clip.dtype == np.uint8 for clip in clips)
+    found = [value for clip in values(clips) for value in clip]
     padding = 16 * len(sizes) - num_frames
-    assert values.tolist() == [*range(1, num_frames + 1), *[0] * padding]
+    assert found == [*range(1, num_frames + 1), *[0] * padding]
 
 
 @pytest.mark.parametrize(
-    ("num_frames", "frame_rate", "num_frames_per_clip", "expected"),
+    ("last_clip", "expected"),
     [
-        (3, 1, None, [0.5, 1.5, 2.5]),
-        (2, 4, None, [0.125, 0.375]),
-        (32, 24, 16, [8 / 24, 24 / 24]),
-        (20, 24, 16, [8 / 24, 18 / 24]),
-        (1, 24, 16, [0.5 / 24]),
+        ("zeros", [[1, 3, 5], [5, 7, 9], [9, 0, 0]]),
+        ("repeat", [[1, 3, 5], [5, 7, 9], [9, 9, 9]]),
+        ("drop", [[1, 3, 5], [5, 7, 9]]),
+        ("shift", [[1, 3, 5], [5, 7, 9], [6, 8, 10]]),
     ],
 )
-def test_timestamps_are_the_middle_of_what_a_row_saw(
-    num_frames, frame_rate, num_frames_per_clip, expected
-):
-    view = View(
-        frame_rate=frame_rate,
-        resize_size=2,
-        crop_size=0,
-        num_frames_per_clip=num_frames_per_clip,
-    )
-    found = row_timestamps(num_frames, view)
-    assert found.dtype == np.float64
-    np.testing.assert_allclose(found, expected, rtol=1e-12)
-    clips = list(iter_clips(iter(frames(num_frames)), num_frames_per_clip))
-    assert len(clips) == len(found)
+def test_what_becomes_of_the_frames_that_are_left(last_clip, expected):
+    options = {"num_frames_per_clip": 3, "frame_interval": 2, "clip_stride": 4}
+    windowed = view(**options, last_clip=last_clip)
+    assert values(iter_clips(iter(frames(10)), windowed)) == expected
+
+
+@pytest.mark.parametrize(
+    ("last_clip", "expected"),
+    [("zeros", [1, 2, 0]), ("repeat", [1, 2, 2]), ("shift", [1, 2, 2])],
+)
+def test_a_video_that_is_shorter_than_a_clip_has_one(last_clip, expected):
+    short = view(num_frames_per_clip=3, last_clip=last_clip)
+    assert values(iter_clips(iter(frames(2)), short)) == [expected]
+
+
+def test_a_video_that_is_shorter_than_a_clip_has_none_if_it_is_dropped():
+    short = view(num_frames_per_clip=16, last_clip="drop")
+    with pytest.raises(VideoError, match=r"shorter than one clip: 15 frames of 16.*`last_clip`"):
+        list(iter_clips(iter(frames(15)), short))
+
+
+def clips_by_the_rule(given: list[np.ndarray], windows: Windows, filling: str) -> list[list[int]]:
+    """Clips as they are cut of all frames, in memory."""
+    found = []
+    for start in windows.starts(len(given)):
+        places = range(start, start + windows.span, windows.interval)
+        real = [place + 1 for place in places if place < len(given)]
+        fill = 0 if filling == "zeros" else real[-1]
+        found.append(real + [fill] * (windows.length - len(real)))
+    return found
+
+
+@pytest.mark.parametrize("last_clip", ["zeros", "repeat", "drop", "shift"])
+def test_clips_of_a_stream_are_those_of_the_whole_video(last_clip):
+    for length, interval, stride in itertools.product([2, 3, 5], [1, 2, 3], [None, 1, 2, 5, 9, 12]):
+        windowed = view(
+            num_frames_per_clip=length,
+            frame_interval=interval,
+            clip_stride=stride,
+            last_clip=last_clip,
+        )
+        whole = Windows(length, interval, stride or length * interval, last_clip)
+        for num_frames in range(1, 40):
+            given = frames(num_frames)
+            if not whole.starts(num_frames):
+                continue
+            # What the decoder leaves out, no clip lacks.
+            taken = given[:: windowed.frame_step]
+            expected = clips_by_the_rule(given, whole, last_clip)
+            assert values(iter_clips(iter(taken), windowed)) == expected
+
+
+def test_no_more_frames_are_kept_than_a_clip_spans():
+    alive: list[weakref.ref[np.ndarray]] = []
+    counts = []
+
+    def stream() -> Iterator[np.ndarray]:
+        for k in range(200):
+            counts.append(sum(frame() is not None for frame in alive))
+            frame = np.full((2, 3, 3), k, np.uint8)
+            alive.append(weakref.ref(frame))
+            yield frame
+
+    overlapping = view(num_frames_per_clip=8, clip_stride=2, last_clip="shift")
+    assert len(list(iter_clips(stream(), overlapping))) == 97
+    assert 8 <= max(counts) <= 9  # the one that has come last is in other hands, too
+
+
+def test_single_frames_of_a_spread_may_be_fewer():
+    few = view(num_frames=7, frame_interval=3)
+    assert [int(frame[0, 0, 0]) for frame in iter_clips(iter(frames(7)), few)] == [1, 4, 7]
 
 
 @pytest.fixture
@@ -96,7 +163,9 @@ def test_a_source_is_decoded_for_a_view(tmp_path, decoder, backbone, num_frames,
     assert decoding.num_frames == num_frames
     assert (decoding.metadata.width, decoding.metadata.duration_seconds) == (320, 3)
     assert (list(decoding.messages), decoding.warning) == ([], None)
-    assert len(row_timestamps(decoding.num_frames, BACKBONES[backbone].view)) == len(clips)
+    assert [len(times) for times in decoding.times] == [len(clips)] * 3
+    assert decoding.times.end_seconds[-1] == decoding.decoded_seconds == 3
+    assert decoding.share == 1
 
 
 def cut_off(path: Path) -> Source:

@@ -11,6 +11,7 @@ import pytest
 
 from videofeatures.decoding.clips import Decoding
 from videofeatures.decoding.decoder import Damage, Decoder, VideoMetadata
+from videofeatures.decoding.times import FrameTimes
 from videofeatures.decoding.view import View
 from videofeatures.errors import VideoError
 from videofeatures.source import Source
@@ -32,6 +33,7 @@ class GreyDecoder(Decoder):
         view: View,
         messages: deque[str],
         damage: Damage,
+        times: FrameTimes,
         *,
         num_threads: int = 1,
     ) -> Generator[np.ndarray, None, None]:
@@ -39,9 +41,9 @@ class GreyDecoder(Decoder):
         yield from np.full((3, 3, 4, 3), 128, np.uint8)
 
     def find_truncation(
-        self, source: Source, metadata: VideoMetadata, view: View, num_frames: int
+        self, source: Source, metadata: VideoMetadata, view: View, decoded_seconds: float
     ) -> str | None:
-        return f"{num_frames} of {metadata.duration_seconds:g} frames"
+        return f"{decoded_seconds:g} of {metadata.duration_seconds:g} s"
 
 
 def test_another_decoder_is_used_as_it_is():
@@ -51,10 +53,11 @@ def test_another_decoder_is_used_as_it_is():
         [128, 128],
         [128, 0],
     ]
-    assert (decoding.num_frames, decoding.num_clips) == (3, 2)
+    assert (decoding.num_frames, decoding.num_clips, decoding.share) == (3, 2, 0.75)
+    assert decoding.times.end_seconds.tolist() == [2, 3]
     assert list(decoding.messages) == ["grey, as a is"]
-    assert decoding.warning == "3 of 4 frames"
-    with pytest.raises(VideoError, match="3 of 4 frames") as error:
+    assert decoding.warning == "3 of 4 s"
+    with pytest.raises(VideoError, match="3 of 4 s") as error:
         list(Decoding(GreyDecoder(), Source("a"), view).clips())
     assert error.value.ffmpeg_lines == ["grey, as a is"]
 

@@ -94,6 +94,13 @@ def test_whether_graphs_can_be_chained_is_tried(fake_ffmpeg):
     assert not can_chain()
 
 
+def test_how_frames_are_passed_through_is_tried(fake_ffmpeg):
+    option = ffmpeg.passthrough_option.__wrapped__  # without what was found before
+    assert option() == {"fps_mode": "passthrough"}
+    fake_ffmpeg('for each; do test "$each" != -fps_mode || exit 1; done')
+    assert option() == {"vsync": "passthrough"}
+
+
 @pytest.mark.parametrize("script", ["sleep 60", "exec >&-; sleep 60", "printf abc; sleep 60"])
 def test_an_ffmpeg_that_does_not_answer_or_end_is_killed(fake_ffmpeg, script):
     fake_ffmpeg(f"echo last words >&2; {script.replace('sleep', 'exec sleep')}")

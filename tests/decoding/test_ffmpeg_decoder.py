@@ -34,6 +34,7 @@ from videofeatures.decoding.decoder import Damage, VideoMetadata
 from videofeatures.decoding.ffmpeg_decoder import FfmpegDecoder
 from videofeatures.decoding.libav import Libav
 from videofeatures.decoding.process import MemoryLimitError, ReadTimeout
+from videofeatures.decoding.times import FrameTimes
 from videofeatures.decoding.view import View
 from videofeatures.errors import MachineError, VideoError
 from videofeatures.report.thumbnails import frames_at
@@ -52,7 +53,7 @@ def videos(tmp_path, monkeypatch) -> dict[str, str]:
 QUESTIONS = {
     "probe": lambda decoder, source: decoder.probe(source),
     "frames": lambda decoder, source: list(
-        decoder.frames(source, METADATA, VIEW, deque(), Damage())
+        decoder.frames(source, METADATA, VIEW, deque(), Damage(), FrameTimes())
     ),
     "find_truncation": lambda decoder, source: decoder.find_truncation(source, METADATA, VIEW, 1),
 }
@@ -231,7 +232,7 @@ def test_a_name_is_that_of_one_file(films, tmp_path, monkeypatch, name, local_fi
     with FfmpegDecoder(settings) as decoder:
         metadata = decoder.probe(source)
         assert (metadata.width, metadata.duration_seconds) == (64, 6)
-        frames = list(decoder.frames(source, metadata, VIEW, deque(), Damage()))
+        frames = list(decoder.frames(source, metadata, VIEW, deque(), Damage(), FrameTimes()))
         assert [colour(frame) for frame in frames] == ["B"] * 6
         assert decoder.find_truncation(source, metadata, VIEW, 6) is None
         assert decoder.find_truncation(source, metadata, VIEW, 2) is not None
@@ -265,7 +266,9 @@ def test_a_picture_is_what_its_content_shows(tmp_path, name):
         shutil.copy(picture, tmp_path / to)
     with FfmpegDecoder(Settings()) as decoder:
         metadata = decoder.probe(Source(str(path)))
-        (frame,) = decoder.frames(Source(str(path)), metadata, VIEW, deque(), Damage())
+        (frame,) = decoder.frames(
+            Source(str(path)), metadata, VIEW, deque(), Damage(), FrameTimes()
+        )
         assert colour(frame) == "B"
 
 
@@ -283,7 +286,7 @@ def test_a_file_that_goes_while_it_is_read_costs_one_row(tmp_path):
     source = Source(str(tmp_path / "%d.jpg"))
     gone = r"^the file was removed while it was read: No such file"
     with FfmpegDecoder(Settings()) as decoder, pytest.raises(VideoError, match=gone):
-        list(decoder.frames(source, METADATA, VIEW, deque(), Damage()))
+        list(decoder.frames(source, METADATA, VIEW, deque(), Damage(), FrameTimes()))
 
 
 CHANGES = {
@@ -341,7 +344,9 @@ def test_pictures_that_start_late_count_from_the_sound_but_in_a_ts(tmp_path, kin
     run_ffmpeg(*film, *sound, "-c:v", "libx264", "-c:a", "aac", path)
     source = Source(str(path))
     with FfmpegDecoder(Settings()) as decoder:
-        frames = list(decoder.frames(source, decoder.probe(source), VIEW, deque(), Damage()))
+        frames = list(
+            decoder.frames(source, decoder.probe(source), VIEW, deque(), Damage(), FrameTimes())
+        )
         num_before = 0 if kind == "ts" else late
         assert len(frames) == num_before + 4
         # The first picture stands for the time before.

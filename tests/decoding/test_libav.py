@@ -20,9 +20,9 @@ def test_answers_are_the_same_and_of_the_same_types(real_clips):
             assert libav.probe_video(path) == metadata
             assert libav.read_duration(path) == read_duration(path)
             assert libav.skip_filter(path, 1) == skip_filter(path, 1)
-            expected = find_truncation(path, metadata.duration_seconds, 1, 1.0)
+            expected = find_truncation(path, metadata.duration_seconds, 1.0)
             assert expected is not None
-            assert libav.find_truncation(path, metadata, 1, 1.0) == expected
+            assert libav.find_truncation(path, metadata, 1.0) == expected
 
 
 def test_a_path_is_one_of_the_folder_that_we_are_in_now(tmp_path, monkeypatch):

@@ -67,3 +67,12 @@ def test_a_file_without_pictures(tmp_path):
     run_ffmpeg("-f", "lavfi", "-i", "sine=d=1", tmp_path / "a.mp4")
     with pytest.raises(VideoError, match=r"^no video stream$"):
         look_at_packets(str(tmp_path / "a.mp4"))
+
+
+def test_packets_of_which_an_edit_list_cuts_the_pictures_off_are_counted(tmp_path):
+    codec = ("-c:v", "libx264", "-g", "50", "-pix_fmt", "yuv420p")
+    whole = make_clip(tmp_path / "whole.mp4", seconds=4, codec=codec)
+    run_ffmpeg("-ss", "1", "-i", whole, "-c", "copy", tmp_path / "a.mp4")
+    found = look_at_packets(str(tmp_path / "a.mp4"))
+    assert (found.num_packets, found.num_discarded) == (100, 25)
+    assert look_at_packets(str(whole)).num_discarded == 0

@@ -35,6 +35,13 @@ def test_the_limit_is_waited_for_in_steps():
     assert steps == [1, 1, 0.5]
 
 
+def test_a_sign_of_life_starts_the_time_anew():
+    steps: list[float] = []
+    with pytest.raises(NoAnswerError):
+        ReadTimeout(2.5).wait(steps.append, lambda: min(len(steps), 4))
+    assert steps == [1, 1, 1, 1, 1, 1, 0.5]
+
+
 def test_without_a_limit_only_a_stop_ends_a_wait():
     stopped = threading.Event()
     steps: list[float] = []
@@ -107,6 +114,18 @@ def test_it_is_gone_when_it_is_left():
         assert process.is_alive
     assert not Path(f"/proc/{process.pid}").exists()
     process.close()  # once more does nothing
+
+
+def test_one_that_says_that_it_is_at_work_is_waited_for():
+    shown = "[Parsed_showinfo_0 @ 0x1] [info] n:   0 pts:      0 pts_time:0 "
+    says = f"for k in 1 2 3 4 5 6; do sleep 0.5; echo '{shown}' >&2; done; echo good"
+    with start(says, ReadTimeout(1.5), listener=Tally()) as process:
+        assert read(process, 5) == b"good\n"
+    with (
+        pytest.raises(NoAnswerError),
+        start(says.replace("showinfo", "else"), ReadTimeout(1.5), listener=Tally()) as process,
+    ):
+        read(process, 5)
 
 
 def test_what_was_said_before_it_went_silent_is_told():

@@ -16,6 +16,7 @@ from videofeatures.decoding.decoder import Damage
 from videofeatures.decoding.ffmpeg_decoder import FfmpegDecoder
 from videofeatures.decoding.frames import iter_frames
 from videofeatures.decoding.skipping import _as_filter, skip_filter
+from videofeatures.decoding.times import FrameTimes
 from videofeatures.networks.backbones import BACKBONES
 from videofeatures.settings import Settings
 from videofeatures.source import Source
@@ -156,5 +157,7 @@ def test_the_setting_reaches_ffmpeg(clips, monkeypatch):
     for skip_unused in (False, True):
         with FfmpegDecoder(Settings(skip_unused=skip_unused)) as decoder:
             view = BACKBONES["resnet152"].view
-            list(decoder.frames(source, decoder.probe(source), view, deque(), Damage()))
+            list(
+                decoder.frames(source, decoder.probe(source), view, deque(), Damage(), FrameTimes())
+            )
     assert given == [None, skip_filter(source.path, 1)]

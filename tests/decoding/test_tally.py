@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from videofeatures.decoding.tally import Tally
@@ -16,6 +18,11 @@ from videofeatures.decoding.tally import Tally
         ("[h264 @ 0x5a] [info] concealing 84 DC", None),
         ("[info]     title : [error] Cannot allocate memory", None),
         ("[verbose] Exiting with exit code 0", None),
+        (
+            "[rawvideo @ 0x5a] [error] Application provided invalid, non monotonically increasing "
+            "dts to muxer in stream 0: 85 >= 85",
+            None,
+        ),
         ("of a version that knows no levels", "of a version that knows no levels"),
     ],
 )
@@ -65,3 +72,51 @@ def test_one_that_lacks_memory_is_hopeless(line):
     tally = Tally()
     assert tally.take(line) is not None
     assert tally.is_hopeless
+
+
+SHOWINFO = "[Parsed_showinfo_0 @ 0x5a] [info] "
+SHOWN = (
+    f"{SHOWINFO}n:{{n:4d}} pts:{{pts:>7}} pts_time:0.04    duration: 512 fmt:yuv420p i:P iskey:1 "
+)
+
+
+def shown(*times: object, n: int = 0) -> list[str]:
+    return [SHOWN.format(n=n + k, pts=pts) for k, pts in enumerate(times)]
+
+
+def test_the_times_of_frames_are_taken_exactly_and_are_not_for_people():
+    tally = Tally()
+    lines = [
+        f"{SHOWINFO}config in time_base: 1001/30000, frame_rate: 30000/1001",
+        f"{SHOWINFO}config out time_base: 0/0, frame_rate: 0/0",
+        *shown(0, 1, -2, 3_000_001),
+        f"{SHOWINFO}color_range:tv color_space:unknown",
+        f"{SHOWINFO}  side data - User Data Unregistered:",
+        "of which there may be a second line",
+        *shown("NOPTS", n=4),
+    ]
+    assert [tally.take(line) for line in lines] == [None] * len(lines)
+    *known, unknown = tally.shown_seconds
+    assert known == [0, 1001 / 30000, -2 * 1001 / 30000, 3_000_001 * 1001 / 30000]
+    assert math.isnan(unknown)
+    assert tally.graph_starts == [0]
+    assert (tally.num_signs, tally.reached_seconds) == (5, known[-1])
+
+
+def test_filters_that_are_made_anew_count_from_zero_with_units_of_their_own():
+    tally = Tally()
+    for time_base in ("1/25", "1/50"):
+        tally.take(f"{SHOWINFO}config in time_base: {time_base}, frame_rate: 25/1")
+        for line in shown(10, 11):
+            tally.take(line)
+    assert list(tally.shown_seconds) == [0.4, 0.44, 0.2, 0.22]
+    assert tally.graph_starts == [0, 2]
+
+
+def test_another_run_is_counted_anew():
+    tally = Tally()
+    tally.take("[error] Cannot allocate memory")
+    for line in shown(1, 2):
+        tally.take(line)
+    tally.reset()
+    assert tally == Tally()

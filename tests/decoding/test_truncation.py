@@ -39,7 +39,10 @@ def cut(path: Path, part: float = 0.5) -> Path:
 
 def find(path: Path, num_frames: int, frame_rate: float = 1.0) -> str | None:
     return find_truncation(
-        str(path), probe_video(str(path)).duration_seconds, num_frames, frame_rate
+        str(path),
+        probe_video(str(path)).duration_seconds,
+        num_frames / frame_rate,
+        rounding_seconds=0.5 / frame_rate,
     )
 
 
@@ -186,13 +189,13 @@ def test_a_recording_that_says_nothing_promises_nothing(tmp_path):
 
 def test_nothing_is_read_where_nothing_is_promised_or_missing(tmp_path):
     for seconds, num_frames in ((None, 1), (10.0, 10), (10.0, 9), (1.0, 100)):
-        assert find_truncation(str(tmp_path / "nothing"), seconds, num_frames, 1.0) is None
+        assert find_truncation(str(tmp_path / "nothing"), seconds, num_frames) is None
 
 
 def test_each_packet_is_a_sign_of_life(tmp_path):
     packets: list[None] = []
     path = str(make(tmp_path / "a.mkv"))
-    find_truncation(path, 10.0, 1, 1.0, on_packet=lambda: packets.append(None))
+    find_truncation(path, 10.0, 1, on_packet=lambda: packets.append(None))
     assert len(packets) >= 250
 
 

@@ -51,7 +51,9 @@ def test_requests_are_answered_in_json_and_the_end_of_input_is_the_end(worker, t
     }
     assert ask(worker, "probe_video", path) == {"result": metadata}
     assert ask(worker, "skip_filter", path, frame_rate=24) == {"result": None}
-    found = ask(worker, "find_truncation", path, frame_rate=1, num_frames=1, duration_seconds=3.0)
+    landing = {"tick": "1/12800", "seconds": "0", "key_ticks": None, "is_open": False}
+    assert ask(worker, "find_landing", path, start_seconds=2.5) == {"result": landing}
+    found = ask(worker, "find_truncation", path, decoded_seconds=1, duration_seconds=3.0)
     assert found == {"result": "decoding stops at 1 s of 3 s: damaged"}
     assert ask(worker, "probe_video", tmp_path) == {"error": "is a folder"}
     (tmp_path / "text.mp4").write_text("text")
@@ -66,6 +68,7 @@ def test_all_that_can_be_asked_is_known(worker, tmp_path):
         "probe_video",
         "read_duration",
         "skip_filter",
+        "find_landing",
         "find_truncation",
         "look_at_packets",
     }

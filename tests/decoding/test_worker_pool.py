@@ -46,7 +46,7 @@ def test_one_worker_answers_all_that_a_thread_asks(videos, libav):
     with pytest.raises(VideoError, match="no such file"):
         libav.probe_video("nothing.mp4")
     assert libav.skip_filter(videos["good"], 1) is None
-    assert libav.find_truncation(videos["good"], METADATA, 0, 1) is not None
+    assert libav.find_truncation(videos["good"], METADATA, 0.0) is not None
     assert workers() == [first]
     libav.close()
     assert has_ended(first)

@@ -33,6 +33,8 @@ ELSEWHERE = {
     r"make (env|clean)": "Makefile",  # the environment of these tests; removes what they use
     r"snakemake .*--profile slurm.*|srun .*": HERE + "test_slurm.py",
     r"snakemake --profile profiles/pbs": HERE + "test_workflow.py",  # with a stand-in for qsub
+    # With a small network: the page's own has to be fetched.
+    r"python (scripts/encode_text|examples/find_sentence)\.py .*": "tests/networks/test_text.py",
     r"snakemake --sdm conda": None,  # there is no conda here, and the page says so
 }
 """Commands that are not run here, and the file whose tests or lines run them."""
@@ -117,6 +119,7 @@ def test_what_is_run_elsewhere_is_run_there(target):
         HERE + "test_slurm.py": ['"--profile", "slurm"', "srun --gpus=1 python scripts/check.py"],
         HERE + "test_workflow.py": ["profiles/pbs"],
         "Makefile": ["env:", "clean:"],
+        "tests/networks/test_text.py": ["encode_text.py", "find_sentence.py"],
     }[target]:
         assert words in text
 
@@ -157,7 +160,8 @@ def test_the_python_of_the_examples_runs(tmp_path, monkeypatch):
     for folder, num_rows in (("features", 7), ("features_3d", 10)):
         Path(folder).mkdir()
         np.save(f"{folder}/a.npy", features[:num_rows])
-    np.savez("features/b.npz", features=features, timestamps=np.arange(10.0), provenance="{}")
+    times = {name: np.arange(10.0) for name in ("start_seconds", "timestamps", "end_seconds")}
+    np.savez("features/b.npz", features=features, **times, provenance="{}")
     names: dict = {}
     text = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
     for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
@@ -212,7 +216,7 @@ def test_every_backbone_is_in_the_readme():
     table = (ROOT / "README.md").read_text(encoding="utf-8")
     for name, backbone in BACKBONES.items():
         (line,) = re.findall(rf"^\| `{name}`.*$", table, re.MULTILINE)
-        rate = backbone.view.clips_per_second
+        rate = backbone.view.num_rows(16) / 16
         assert f"{rate:g} a second, {backbone.feature_dim}" in line
 
 

@@ -232,3 +232,38 @@ def test_a_stop_ends_a_job_whose_videos_are_looked_through_for_ever(tmp_path, re
     assert "interrupted; what is done is kept" in said
     assert "FAILED" not in said
     assert all(has_ended(worker) for worker in looking)
+
+
+def test_parts_of_a_video_are_those_of_files_that_are_cut_there(tmp_path):
+    codec = ("-c:v", "libx264", "-g", "50", "-pix_fmt", "yuv420p")
+    make_clip(tmp_path / "whole.mp4", seconds=30, size="96x64", codec=codec)
+    ends = {"middle": (10.0, 13.0), "last": (27.0, 30.0)}
+    rows = ["whole.mp4,whole.npz,,", "whole.mp4,behind.npz,40,"]
+    for name, (start, end) in ends.items():
+        rows += [f"whole.mp4,{name}.npz,{start},{end}", f"{name}.mp4,{name}_cut.npz"]
+        cut = f"trim={start}:{end},setpts=PTS-{start}/TB"
+        lossless = ("-c:v", "libx264", "-qp", "0", "-bf", "0")
+        run_ffmpeg("-i", tmp_path / "whole.mp4", "-vf", cut, *lossless, tmp_path / f"{name}.mp4")
+    path = tmp_path / "parts.csv"
+    path.write_text("\n".join(["video_path,feature_path,start,end", *rows]) + "\n")
+    command = ["--csv", path, "--backbone", "efficientnet_lite0", "--weights", "random"]
+    result = run(tmp_path, *command, "--threads", 2)
+    assert result.returncode == 1
+    reason = "starts at 40 s, and the video ends at 30 s"
+    assert f"FAILED  whole.mp4 [from 40 s]: {reason}" in result.stderr
+    assert "done    whole.mp4 [10–13 s]: 3 x 1280" in result.stderr
+    for name, (start, _) in ends.items():
+        with (
+            np.load(tmp_path / f"{name}.npz") as part,
+            np.load(tmp_path / f"{name}_cut.npz") as cut,
+        ):
+            np.testing.assert_allclose(part["features"], cut["features"], atol=1e-3)
+            np.testing.assert_array_equal(part["timestamps"], cut["timestamps"] + start)
+    # Another end is another part, and nothing else is made again.
+    path.write_text(path.read_text().replace("10.0,13.0", "10.0,12.0").replace("40,", "29,"))
+    result = run(tmp_path, *command)
+    assert result.returncode == 0, result.stderr
+    assert "6 rows: 4 done, 2 pending" in result.stderr
+    assert "1 made of another part of the video" in result.stderr
+    with np.load(tmp_path / "middle.npz") as part:
+        assert len(part["features"]) == 2

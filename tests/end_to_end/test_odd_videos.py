@@ -110,7 +110,7 @@ def test_what_is_missing_within_the_tolerance_is_not_told(tmp_path, missing, is_
 def test_a_decoder_that_gives_up_before_the_last_packet_is_told(tmp_path, num_frames, expected):
     path = str(video(tmp_path / "a.mp4", seconds=10))
     duration = probe_video(path).duration_seconds
-    assert find_truncation(path, duration, num_frames, 1.0) == expected
+    assert find_truncation(path, duration, num_frames, rounding_seconds=0.5) == expected
 
 
 def test_a_file_that_may_not_be_read():

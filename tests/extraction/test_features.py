@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 import pytest
 
-from videofeatures.extraction.features import ROWS_PER_BLOCK, GrowingArray, as_stored, normalize
+from videofeatures.extraction.features import MAX_ROWS_PER_BLOCK, GrowingArray, as_stored, normalize
 
 FEATURES = np.array([[3, 4], [0, 0], [-5, 12]], np.float32)
 NORMS = np.array([5, 0, 13], np.float32)
@@ -47,7 +47,7 @@ def test_what_is_too_large_for_float16_becomes_infinite_without_a_word():
 
 
 @pytest.mark.parametrize(
-    "num_rows", [1, ROWS_PER_BLOCK, ROWS_PER_BLOCK + 1, 3 * ROWS_PER_BLOCK - 1]
+    "num_rows", [1, MAX_ROWS_PER_BLOCK, MAX_ROWS_PER_BLOCK + 1, 3 * MAX_ROWS_PER_BLOCK - 1]
 )
 def test_rows_are_given_in_their_order_whatever_the_order_they_came_in(num_rows):
     expected = np.arange(2 * num_rows, dtype=np.float16).reshape(num_rows, 2)
@@ -77,7 +77,7 @@ def test_a_number_of_rows_that_is_not_that_of_clips_is_a_fault(num_clips):
 
 
 def test_what_was_taken_is_not_kept():
-    num_rows, row = 8 * ROWS_PER_BLOCK, np.ones(256, np.float32)
+    num_rows, row = 8 * MAX_ROWS_PER_BLOCK, np.ones(256, np.float32)
     array = GrowingArray()
     tracemalloc.start()
     try:

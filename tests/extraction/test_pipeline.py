@@ -18,6 +18,7 @@ import torch
 
 from conftest import ROOT, make_clip, make_job, make_recipe, make_target, write_csv
 from videofeatures.decoding.ffmpeg_decoder import FfmpegDecoder
+from videofeatures.decoding.times import RowTimes
 from videofeatures.errors import UserError
 from videofeatures.extraction import pipeline
 from videofeatures.extraction.pipeline import run_job
@@ -465,6 +466,51 @@ def test_a_video_that_is_most_of_a_job_has_the_threads_of_the_others(
     )
     assert run_job(job, num_threads=4) == 0
     assert [dict(given)[str(videos[k])] for k in (0, -1)] == num_threads
+
+
+SAMPLINGS = {
+    "native": ({"frame_rate": "native", "frame_interval": 8}, [0, 8, 16, 24, 32]),
+    "spread": ({"num_frames": 3}, [0, 19, 39]),
+    "keys": ({"keyframes_only": True}, [0, 15, 30]),
+}
+"""Keys, and which of 40 frames are taken."""
+
+
+def test_a_sampling_reaches_the_file_with_its_times(tmp_path, weights):
+    video = make_clip(tmp_path / "a.mp4", seconds=1.6, codec=("-c:v", "libx264", "-g", "15"))
+    options = {"backbone": "efficientnet_lite0"} | RAW
+    path = weights["efficientnet_lite0"]
+    # The same frames as at 25 a second, which is the video's own.
+    _, (feature,) = extract([video], tmp_path / "all", Settings(**options, frame_rate=25), path)
+    every = load(feature)
+    for name, (sampling, places) in SAMPLINGS.items():
+        failed, (feature,) = extract(
+            [video], tmp_path / name, Settings(**options, **sampling), path
+        )
+        assert failed == 0
+        with np.load(feature) as file:
+            found, times = file["features"], {key: file[key] for key in RowTimes._fields}
+        starts = np.array(places) / 25
+        np.testing.assert_allclose(times["start_seconds"], starts, atol=1e-6)
+        ends = [*starts[1:], 1.6] if name == "keys" else starts + 0.04
+        np.testing.assert_allclose(times["end_seconds"], ends, atol=1e-6)
+        np.testing.assert_allclose(times["timestamps"], (starts + ends) / 2, atol=1e-6)
+        assert_alike(found, every[places])
+
+
+def test_windows_reach_the_file(tmp_path, weights):
+    video = make_clip(tmp_path / "a.mp4", seconds=36 / 24, rate=24, size="160x120")
+    found = {}
+    for stride in (16, 8):
+        settings = Settings(backbone="resnext101", clip_stride=stride, last_clip="drop", **RAW)
+        folder = tmp_path / str(stride)
+        failed, (feature,) = extract([video], folder, settings, weights["resnext101"])
+        assert failed == 0
+        with np.load(feature) as file:
+            np.testing.assert_allclose(file["start_seconds"] * 24, range(0, 21, stride))
+            np.testing.assert_allclose(file["end_seconds"] * 24, range(16, 37, stride))
+        found[stride] = load(feature)
+    assert_alike(found[8][::2], found[16])
 
 
 def test_a_batch_that_is_too_large_for_the_memory_is_halved(tmp_path, real_clips):

@@ -30,6 +30,8 @@ def test_a_share_is_that_of_what_is_left(targets):
     assert shares.of(targets[3]) == 1
     shares.end(targets[3])
     assert shares.of(targets[3]) == shares.of(targets[4]) == 0
+    assert [shares.num_bytes_of(target) for target in targets] == [1, 2, 3, 10, 0]
+    assert shares.num_bytes == 0
 
 
 def test_of_too_many_videos_none_is_looked_at(targets, monkeypatch):

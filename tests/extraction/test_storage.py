@@ -9,10 +9,11 @@ import resource
 import numpy as np
 import pytest
 
-from videofeatures.extraction.storage import read_features, write_features
+from videofeatures.decoding.times import RowTimes
+from videofeatures.extraction.storage import read_features, read_row_times, write_features
 
 FEATURES = np.arange(12, dtype=np.float16).reshape(3, 4)
-TIMES = np.array([0.5, 1.5, 2.5])
+TIMES = RowTimes(np.arange(3.0), np.array([0.5, 1.5, 2.5]), np.array([1.0, 2.0, 3.5]))
 
 
 def test_npy_holds_the_features_alone(tmp_path):
@@ -25,15 +26,17 @@ def test_npy_holds_the_features_alone(tmp_path):
 def test_npz_holds_features_times_and_provenance_without_pickle(tmp_path):
     write_features(tmp_path / "a.npz", FEATURES, TIMES, {"backbone": "é", "n": 1})
     with np.load(tmp_path / "a.npz", allow_pickle=False) as found:
-        assert sorted(found) == ["features", "provenance", "timestamps"]
+        names = ["end_seconds", "features", "provenance", "start_seconds", "timestamps"]
+        assert sorted(found) == names
         np.testing.assert_array_equal(found["features"], FEATURES)
-        np.testing.assert_array_equal(found["timestamps"], TIMES)
+        for name, values in TIMES._asdict().items():
+            np.testing.assert_array_equal(found[name], values)
         assert json.loads(str(found["provenance"])) == {"backbone": "é", "n": 1}
 
 
 def test_features_and_times_must_belong_together(tmp_path):
     with pytest.raises(ValueError, match="3 features and 2 timestamps"):
-        write_features(tmp_path / "a.npz", FEATURES, TIMES[:2], {})
+        write_features(tmp_path / "a.npz", FEATURES, RowTimes(*(each[:2] for each in TIMES)), {})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -44,7 +47,7 @@ def test_a_file_that_cannot_be_written_says_why_and_is_not_there(tmp_path, name)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, most))
     try:
         with pytest.raises(OSError, match="File too large") as caught:
-            write_features(tmp_path / name, features, np.zeros(1000), {})
+            write_features(tmp_path / name, features, RowTimes(*np.zeros((3, 1000))), {})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
     assert caught.value.errno == errno.EFBIG
@@ -58,8 +61,11 @@ def test_what_was_written_is_read(tmp_path):
         np.testing.assert_array_equal(features, FEATURES)
         if name == "a.npy":
             assert timestamps is None
+            assert read_row_times(tmp_path / name) is None
         else:
-            np.testing.assert_array_equal(timestamps, TIMES)
+            np.testing.assert_array_equal(timestamps, TIMES.timestamps)
+            for found, given in zip(read_row_times(tmp_path / name), TIMES, strict=True):
+                np.testing.assert_array_equal(found, given)
 
 
 @pytest.mark.parametrize("name", ["empty.npy", "empty.npz", "text.npy", "half.npz", "other.npz"])
@@ -76,3 +82,11 @@ def test_what_is_no_feature_file_is_an_error_of_one_kind(tmp_path, name):
         read_features(path)
     with pytest.raises(FileNotFoundError):
         read_features(tmp_path / "gone.npy")
+
+
+def test_a_file_of_before_has_its_middles_alone(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, features=FEATURES, timestamps=TIMES.timestamps, provenance="{}")
+    np.testing.assert_array_equal(read_features(path)[1], TIMES.timestamps)
+    with pytest.raises(ValueError, match="start_seconds"):
+        read_row_times(path)

@@ -15,6 +15,7 @@ import pytest
 
 from conftest import RunFolder, make_recipe, make_target
 from videofeatures.decoding.decoder import VideoMetadata
+from videofeatures.decoding.times import RowTimes
 from videofeatures.errors import MachineError, UserError, VideoError
 from videofeatures.extraction.events import Begun, Decoded
 from videofeatures.extraction.target_state import TargetState
@@ -22,6 +23,7 @@ from videofeatures.extraction.writer import Writer
 from videofeatures.files import hash_file
 from videofeatures.records import Recorder, RowLine, read_records
 from videofeatures.settings import Settings
+from videofeatures.source import Source
 
 METADATA = VideoMetadata(320, 240, Fraction(16, 15), 2.96, 25.0, "h264")
 FACTS = {
@@ -33,7 +35,12 @@ FACTS = {
     "codec": "h264",
     "damaged_share": 0.125,
 }
-DECODED = Decoded(METADATA, num_frames=3, num_clips=3, damaged_share=0.125, seconds=0.5)
+TIMES = RowTimes(np.array([0.0, 1.0, 2.0]), np.array([0.5, 1.5, 2.5]), np.array([1.0, 2.0, 3.0]))
+DECODED = Decoded(
+    METADATA, num_frames=3, num_clips=3, damaged_share=0.125, seconds=0.5, times=TIMES
+)
+ENDS = ("start_seconds", "end_seconds")
+PART = Source("a.mp4", 1.25, 9.0)
 FEATURES = np.arange(12, dtype=np.float16).reshape(3, 4)
 VIDEO = {"video_size": 1234, "video_mtime_ns": 5678}
 
@@ -115,7 +122,7 @@ def test_a_complete_target_has_its_file_and_all_facts_are_recorded(desk):
         np.testing.assert_array_equal(file["features"], FEATURES)
     (line,) = desk.records()
     # The others are what is said of a row that is not done.
-    assert set(line) == set(RowLine.__annotations__) - {"stale", "is_machine"}
+    assert set(line) == set(RowLine.__annotations__) - {"stale", "is_machine", *ENDS}
     assert line.pop("time") > 0
     assert line.pop("seconds") >= 0
     assert line == VIDEO | FACTS | {
@@ -170,7 +177,8 @@ def test_an_npz_says_of_what_it_is_made_and_with_what(desk):
     assert desk.records()[0] == {"time": 1.0, "status": "device", **device}
     assert desk.writer.finish(desk.state())
     with np.load(desk.path, allow_pickle=False) as file:
-        np.testing.assert_array_equal(file["timestamps"], [0.5, 1.5, 2.5])
+        for name, values in TIMES._asdict().items():
+            np.testing.assert_array_equal(file[name], values)
         provenance = json.loads(str(file["provenance"]))
     recipe = desk.recipes[0]
     assert provenance == VIDEO | FACTS | {
@@ -351,3 +359,30 @@ def test_records_tell_the_length_of_features_before_they_are_normalised(workflow
         (done,) = (e for e in map(json.loads, lines.splitlines()) if e["status"] == "done")
         assert done["mean_norm"] == pytest.approx(np.linalg.norm(raw, axis=1).mean(), rel=1e-3)
         assert (done["width"], done["height"], done["codec"]) == (640, 272, "h264")
+
+
+def test_a_part_is_recorded_and_its_times_are_those_of_the_video(desk, caplog):
+    caplog.set_level("INFO")
+    state = desk.state(target=make_target("a.mp4", desk.path)._replace(source=PART))
+    state.decoded = DECODED._replace(times=TIMES.shifted(1.25))
+    desk.writer.begin(state.begun)
+    assert desk.writer.finish(state)
+    started, done = desk.records()
+    for line in (started, done):
+        assert [line[name] for name in ENDS] == [1.25, 9.0]
+    assert done["duration_seconds"] == pytest.approx(2.96 - 1.25)
+    with np.load(desk.path) as file:
+        np.testing.assert_allclose(file["timestamps"], [1.75, 2.75, 3.75])
+        provenance = json.loads(str(file["provenance"]))
+    assert [provenance[name] for name in ENDS] == [1.25, 9.0]
+    assert "done    a.mp4 [1.25–9 s]: 3 x 4 in" in caplog.text
+    record = read_records(desk.results).last[str(desk.path)]
+    assert (record.start_seconds, record.end_seconds) == PART.part
+
+
+def test_a_part_that_fails_is_named_as_such(desk, caplog):
+    target = make_target("a.mp4", desk.path)._replace(source=PART._replace(end_seconds=None))
+    line = desk.failure(VideoError("broken"), target=target)
+    assert line["start_seconds"] == 1.25
+    assert "end_seconds" not in line
+    assert "FAILED  a.mp4 [from 1.25 s]: broken" in caplog.text

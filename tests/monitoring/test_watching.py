@@ -134,3 +134,11 @@ def test_what_is_in_work_counts_by_what_has_been_decoded_of_it(tmp_path, said):
         write_line(recorder, "failed", "gone.npy", video_path="gone.mp4", reason="no such file")
     watcher.stop()
     assert (watcher.progress.num_bytes, watcher.progress.working_bytes) == (1000, 0)
+
+
+def test_a_part_that_fails_is_named_as_such(jobs, watcher, said, tmp_path):
+    part = {"video_path": "a.mp4", "start_seconds": 1.5, "end_seconds": 2}
+    with Recorder(tmp_path, jobs[0].name) as recorder:
+        write_line(recorder, "failed", "c.npy", **part, reason="is broken")
+    watcher.look()
+    assert said == ["FAILED  a.mp4 [1.5–2 s]: is broken"]

@@ -94,6 +94,40 @@ def test_what_is_no_recipe_is_named():
     assert "crop_size: 300 is larger than" in problem
 
 
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"keyframes_only": True, "num_frames": 8}, "keyframes_only: takes every key frame"),
+        ({"keyframes_only": True, "frame_rate": 2}, "frame_rate: 2 says nothing"),
+        ({"num_frames": 8, "frame_rate": 0.5}, "frame_rate: 0.5 says nothing"),
+        ({"clip_stride": 8}, "clip_stride: the network sees single frames"),
+        ({"num_frames": 8, "frame_interval": 2}, "frame_interval: num_frames says how many"),
+        (
+            {"backbone": "resnext101", "num_frames": 8, "last_clip": "drop"},
+            "num_frames: 8 are fewer than a clip spans, 16",
+        ),
+        ({"crop_size": 250, "resize_mode": "squash"}, "crop_size: 250 is larger than"),
+    ],
+)
+def test_keys_that_contradict_each_other_are_named(config, expected):
+    (problem,) = recipe_problems(config)
+    assert problem.startswith(f"configuration: {expected}")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"keyframes_only": True, "frame_rate": "native", "frame_interval": 2},
+        {"num_frames": 8},
+        {"backbone": "resnext101", "num_frames": 8},
+        {"backbone": "resnext101", "num_frames": 16, "last_clip": "drop"},
+        {"backbone": "resnext101", "last_clip": "drop", "clip_stride": 8, "frame_interval": 2},
+    ],
+)
+def test_keys_that_go_together_are_no_problem(config):
+    assert recipe_problems(config) == []
+
+
 def test_interpolation_is_the_backbone_s_own_unless_it_is_named(monkeypatch):
     own = BACKBONES["resnet152"]
     mine = replace(own, view=replace(own.view, interpolation="area"))

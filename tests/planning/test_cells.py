@@ -106,3 +106,9 @@ def test_what_is_no_file_is_told_by_what_it_is(tmp_path):
         with pytest.raises(UserError) as caught:
             list(read_cells(tmp_path / name, ("video_path",), suffixes=()))
         assert f"{tmp_path / name}: {message}" in str(caught.value)
+
+
+def test_a_column_that_may_be_missing_has_empty_cells(path):
+    path.write_text("b,a\n1,2\n3\n")
+    cells = read_cells(path, ("a",), optional=("b", "c"), suffixes=(".npy",))
+    assert list(cells) == [(2, ["2", "1", ""]), (3, ["", "3", ""])]

@@ -127,6 +127,14 @@ def test_new_videos_are_added_and_no_row_is_lost(folder, capsys):
     assert len(rows()) == 3
 
 
+def test_parts_that_stand_in_a_csv_are_rows_that_would_be_lost(folder, capsys):
+    lines = ["a.mp4,1.npy,,2", "a.mp4,1-2.npy,1,2", "a.mp4,1-.npy,1,"]
+    Path("my.csv").write_text("\n".join(["video_path,feature_path,start,end", *lines]) + "\n")
+    assert make("videos") == 2
+    said = capsys.readouterr().err
+    assert "rows would be lost, 3 in all, such as a.mp4 [" in said
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [

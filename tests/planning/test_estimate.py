@@ -11,6 +11,7 @@ from conftest import make_clip, make_recipe, make_target
 from videofeatures.planning.estimate import Estimate, estimate
 from videofeatures.planning.plan import Target
 from videofeatures.settings import Settings
+from videofeatures.source import Source
 from videofeatures.threaded import threaded_map_until
 
 
@@ -28,6 +29,19 @@ def test_a_few_videos_are_all_looked_at(tmp_path):
     assert found.is_whole
     bytes_of_rows = found.feature_bytes(make_recipe())
     assert bytes_of_rows == pytest.approx(3 * 2048 * 2)
+
+
+def test_a_part_is_as_long_as_the_csv_says(tmp_path):
+    clip = make_clip(tmp_path / "a.mp4", seconds=3)
+    ends = [(0.5, 2.0), (None, 1.5), (2.5, None), (5.0, None)]
+    rows = [
+        row._replace(source=Source(str(clip), *of))
+        for row, of in zip(pending(*[clip] * 4), ends, strict=True)
+    ]
+    found = estimate(rows, Settings(), max_seconds=60)
+    assert sorted(found.durations) == pytest.approx([0.0, 0.5, 1.5, 1.5])
+    gone = [row._replace(source=row.source._replace(path="gone.mp4")) for row in rows]
+    assert estimate(gone, Settings(), max_seconds=60).num_missing == 4
 
 
 def test_of_many_a_sample_is_the_same_each_time(tmp_path):

@@ -14,6 +14,7 @@ from videofeatures.planning import jobs, staleness
 from videofeatures.planning.plan import Target
 from videofeatures.records import Recorder, read_records
 from videofeatures.settings import Settings
+from videofeatures.source import Source
 
 SETTINGS = Settings()
 RECIPES = (make_recipe(SETTINGS),)
@@ -82,11 +83,34 @@ def test_a_job_is_read_as_it_was_written(tmp_path):
     odd = make_target(
         'é {0} "$x;,\n.mp4', "-é *.npy", stale=True, reason=staleness.CHANGED, detail="detail"
     )
+    part = odd._replace(source=Source("a.mp4", 0.1, None))
     (job,) = jobs.cut_into_jobs(
-        [*targets(2), odd], Settings(decoders=3), RECIPES, str(tmp_path), videos_per_job=9
+        [*targets(2), odd, part], Settings(decoders=3), RECIPES, str(tmp_path), videos_per_job=9
     )
     jobs.write_job(job)
     assert jobs.read_job(jobs.job_path(tmp_path, job.name)) == job
+
+
+def test_parts_of_one_video_are_named_and_have_shares_of_its_bytes(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.mp4").write_bytes(b"x" * 1000)
+    ends = [
+        ("a", None, 10.0),
+        ("a", 10.0, 15.0),
+        ("a", 19.0, 20.0),
+        ("a", 3.0, None),
+        ("b", None, None),
+    ]
+    parts = [
+        make_target("", f"{k}.npy")._replace(source=Source(str(tmp_path / f"{name}.mp4"), *of))
+        for k, (name, *of) in enumerate(ends)
+    ]
+    assert list(jobs.find_video_sizes(parts).values()) == [500, 250, 50, 1000, 1000]
+    (job,) = jobs.cut_into_jobs(parts, SETTINGS, RECIPES, str(tmp_path), videos_per_job=9)
+    assert jobs.describe_job(job) == "5 videos, a.mp4 [0–10 s] … b.mp4"
+    assert jobs.describe_job(job._replace(targets=job.targets[1:2])) == "a.mp4 [10–15 s]"
+    lines = jobs.describe_end([job], [(parts[1], "no such file")])
+    assert f"  {tmp_path}/a.mp4 [10–15 s]: no such file" in lines
 
 
 def test_a_job_of_a_run_that_has_ended_says_so(tmp_path):

@@ -192,6 +192,7 @@ def test_a_few_pending_rows_are_listed_and_many_stand_in_a_file(tmp_path):
         listed = list(csv.DictReader(file))
     assert [line["video_path"] for line in listed] == [row.source.path for row in rows]
     assert set(listed[0]) == set(plan.PENDING_COLUMNS)
+    assert (listed[0]["start_seconds"], listed[0]["end_seconds"]) == ("", "")
     assert (listed[0]["reason"], listed[0]["failed_before"]) == (plan.MISSING, "broken")
     # A disk that cannot be written to is no reason to end a dry-run.
     (tmp_path / "file").touch()
@@ -236,6 +237,50 @@ def test_what_failed_with_the_same_video_settings_and_weights_fails_again(bench)
     assert bench.find_target().fails_again
     assert bench.find_target(UNKNOWN).fails_again
     assert not bench.find_target("bbbbbbbb").fails_again
+
+
+def part(bench: Bench, start: float | None, end: float | None) -> None:
+    bench.row = Row(Source(str(bench.video), start, end), bench.row.feature_paths)
+
+
+def test_another_part_of_a_video_makes_a_row_pending(bench):
+    bench.make_feature()
+    part(bench, 1.5, 3.0)
+    bench.record("started", "done", start_seconds=1.5, end_seconds=3.0)
+    assert bench.find() is None
+    for other in ((1.5, 4.0), (1.0, 3.0), (1.5, None), (None, 3.0), (None, None)):
+        part(bench, *other)
+        assert bench.find() == (staleness.OTHER_PART, "", True)
+
+
+def test_a_part_of_what_was_made_of_the_whole_is_pending(bench):
+    bench.make_feature()
+    bench.record("started", "done")  # as all versions did that knew no parts
+    assert bench.find() is None
+    part(bench, None, 3.0)
+    assert bench.find() == (staleness.OTHER_PART, "", True)
+
+
+def test_what_failed_may_come_out_better_with_another_part(bench):
+    part(bench, 20.0, None)
+    bench.record("started", "failed", reason="starts at 20 s", start_seconds=20.0)
+    assert bench.find_target().fails_again
+    part(bench, 2.0, None)
+    target = bench.find_target()
+    assert (target.fails_again, target.failure) == (False, "starts at 20 s")
+
+
+def test_a_part_is_listed_as_such(tmp_path):
+    ends = [(12.5, 20.0), (12.5, None), (None, 20.0), (None, None)]
+    rows = [make_target("a.mp4", f"{k}.npy") for k in range(4)]
+    rows = [row._replace(source=Source("a.mp4", *e)) for row, e in zip(rows, ends, strict=True)]
+    texts = [str(row).split("←")[1].partition(": ")[0].strip() for row in rows]
+    assert texts == ["a.mp4 [12.5–20 s]", "a.mp4 [from 12.5 s]", "a.mp4 [0–20 s]", "a.mp4"]
+    list(plan.list_pending(rows, 1, tmp_path / "pending.csv"))
+    with open(tmp_path / "pending.csv", newline="", encoding="utf-8") as file:
+        listed = list(csv.DictReader(file))
+    found = [(line["start_seconds"], line["end_seconds"]) for line in listed]
+    assert found == [("12.5", "20"), ("12.5", ""), ("", "20"), ("", "")]
 
 
 def test_what_the_machine_failed_is_tried_again(bench):

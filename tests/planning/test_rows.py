@@ -208,3 +208,87 @@ def test_a_folder_without_permission_is_named(tmp_path):
             os._exit(0 if f"no permission on {locked}" in str(error) else 1)
         os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+# --- parts of videos
+
+PARTS = "video_path,feature_path,start,end\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        (PARTS + "a,a.npy,12.5,20\n", [(12.5, 20.0)]),
+        (PARTS + "a,a.npy,12.5,\n", [(12.5, None)]),
+        (PARTS + "a,a.npy,,20.\n", [(None, 20.0)]),
+        (PARTS + "a,a.npy,,\nb,b.npy\n", [(None, None), (None, None)]),
+        (PARTS + "a,a.npy,0,.5\n", [(None, 0.5)]),
+        (PARTS + "a,a.npy,0.000,0.001\n", [(None, 0.001)]),
+        (PARTS + "a,a.npy,1e-05,2E1\n", [(1e-05, 20.0)]),
+        (PARTS + "a,a.npy,0.033367,0.066734\n", [(0.033367, 0.066734)]),
+        ("end,video_path,feature_path\n3,a,a.npy\n", [(None, 3.0)]),
+        ("start,feature_path,note,video_path\n3,a.npy,x,a\n", [(3.0, None)]),
+        (PARTS + "a,a.npy,0,10\na,b.npy,10,20\na,c.npy\n", [(None, 10), (10, 20), (None, None)]),
+    ],
+)
+def test_a_row_may_be_a_part_of_a_video(tmp_path, monkeypatch, content, parts):
+    monkeypatch.chdir(tmp_path)
+    assert [row.source.part for row in read(tmp_path, content)] == parts
+
+
+NOT_SECONDS = "is not a number of seconds. Write it in digits"
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "message"),
+    [
+        (" 1", "", f"line 2: start ' 1' {NOT_SECONDS}"),
+        ("1:30", "", f"line 2: start '1:30' {NOT_SECONDS}"),
+        ("", "nan", f"line 2: end 'nan' {NOT_SECONDS}"),
+        ("", "inf", f"line 2: end 'inf' {NOT_SECONDS}"),
+        ('"1,5"', "", f"line 2: start '1,5' {NOT_SECONDS}"),
+        ("-1", "", f"line 2: start '-1' {NOT_SECONDS}"),
+        ("+1", "", f"line 2: start '+1' {NOT_SECONDS}"),
+        ("٣", "", f"line 2: start '٣' {NOT_SECONDS}"),
+        ("1_000", "", f"line 2: start '1_000' {NOT_SECONDS}"),
+        ("0x10", "", f"line 2: start '0x10' {NOT_SECONDS}"),
+        ("1s", "", f"line 2: start '1s' {NOT_SECONDS}"),
+        (".", "", f"line 2: start '.' {NOT_SECONDS}"),
+        ("1e999", "", "line 2: start '1e999' is no time in a video, in seconds"),
+        ("", "1000000000", "line 2: end '1000000000' is no time in a video, in seconds"),
+        ("5", "5.0", "line 2: start and end are both '5.0': nothing is between them"),
+        ("0", "0", "line 2: start and end are both '0': nothing is between them"),
+        ("", "0", "line 2: end '0' is where videos start"),
+        ("7", "5", "line 2: end '5' is before start '7'"),
+    ],
+)
+def test_what_is_no_part_is_named(tmp_path, monkeypatch, start, end, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as caught:
+        read(tmp_path, PARTS + f"a,a.npy,{start},{end}\n")
+    assert f"videos.csv, {message}" in str(caught.value)
+    assert len(caught.value.problems) == 1
+
+
+def test_parts_alone_are_no_row(tmp_path):
+    with pytest.raises(UserError, match="line 2: video_path is empty"):
+        read(tmp_path, PARTS + ",,1,2\n")
+
+
+def test_parts_of_one_video_have_files_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"line 3: feature_path a.npy is that of line 2 too"):
+        read(tmp_path, PARTS + "a,a.npy,1,2\na,a.npy,2,3\n")
+
+
+def test_a_column_of_parts_that_is_named_twice_is_a_problem(tmp_path):
+    with pytest.raises(UserError, match=r"names the column start 2 times"):
+        read(tmp_path, "video_path,start,feature_path,start\na,1,a.npy,2\n")
+
+
+def test_a_thousand_parts_of_one_video_are_rows_in_order(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = "".join(f"a.mp4,{k}.npy,{k},{k + 1}\n" for k in range(1000))
+    rows = read(tmp_path, PARTS + lines)
+    assert [row.source.offset_seconds for row in rows] == list(range(1000))
+    assert len({row.source for row in rows}) == 1000

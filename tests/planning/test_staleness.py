@@ -12,6 +12,7 @@ import pytest
 
 from conftest import make_feature, make_recipe
 from small_collection import SmallCollection
+from videofeatures.decoding.times import RowTimes
 from videofeatures.errors import UserError
 from videofeatures.extraction.storage import write_features
 from videofeatures.planning import staleness
@@ -20,6 +21,7 @@ from videofeatures.records import Record, read_records
 from videofeatures.settings import Settings
 
 DIM = 1280
+RECIPE = make_recipe(Settings(backbone="efficientnet_lite0"))
 
 
 @pytest.fixture
@@ -41,26 +43,26 @@ def find(collection: SmallCollection, **changes: object) -> tuple[str, str] | No
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 def test_whole_features_have_no_fault(tmp_path, suffix, dtype):
     path = str(tmp_path / f"a{suffix}")
-    write_features(path, np.ones((3, DIM), dtype), np.arange(3.0), {"x": 1})
-    assert find_fault(path, DIM) is None
+    write_features(path, np.ones((3, DIM), dtype), RowTimes(*np.ones((3, 3))), {"x": 1})
+    assert find_fault(path, RECIPE) is None
 
 
 def test_what_numpy_itself_wrote_has_no_fault(tmp_path):
     path = str(tmp_path / "a.npy")
     for features in (np.ones((3, DIM), ">f4"), np.asfortranarray(np.ones((3, DIM)))):
         np.save(path, features)
-        assert find_fault(path, DIM) is None
+        assert find_fault(path, RECIPE) is None
     np.savez_compressed(tmp_path / "a.npz", features=np.ones((3, DIM)), more=np.ones(2))
-    assert find_fault(str(tmp_path / "a.npz"), DIM) is None
+    assert find_fault(str(tmp_path / "a.npz"), RECIPE) is None
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".npz"])
 @pytest.mark.parametrize("share", [0, 0.001, 0.01, 0.5, 0.999])
 def test_half_a_file_has_a_fault(tmp_path, suffix, share):
     path = tmp_path / f"a{suffix}"
-    write_features(path, np.ones((30, DIM), np.float16), np.arange(30.0), {})
+    write_features(path, np.ones((30, DIM), np.float16), RowTimes(*np.ones((3, 30))), {})
     os.truncate(path, int(share * path.stat().st_size))
-    assert find_fault(str(path), DIM)
+    assert find_fault(str(path), RECIPE)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +81,7 @@ def test_half_a_file_has_a_fault(tmp_path, suffix, share):
 def test_what_is_no_rows_of_features_has_a_fault(tmp_path, features):
     path = str(tmp_path / "a.npy")
     np.save(path, features, allow_pickle=True)
-    assert "not rows of 1280 features" in find_fault(path, DIM)
+    assert "not rows of 1280 features" in find_fault(path, RECIPE)
 
 
 @pytest.mark.parametrize("content", [b"garbage", b"\x93NUMPY", b"\x93NUMPY\x01\x00\x04\x00{'a'"])
@@ -87,12 +89,12 @@ def test_what_is_no_rows_of_features_has_a_fault(tmp_path, features):
 def test_garbage_has_a_fault(tmp_path, content, suffix):
     path = tmp_path / f"a{suffix}"
     path.write_bytes(content)
-    assert find_fault(str(path), DIM).startswith("no features of NumPy: ")
+    assert find_fault(str(path), RECIPE).startswith("no features of NumPy: ")
 
 
 def test_an_archive_of_something_else_has_a_fault(tmp_path):
     np.savez(tmp_path / "a.npz", other=np.ones(3))
-    assert "features.npy" in find_fault(str(tmp_path / "a.npz"), DIM)
+    assert "features.npy" in find_fault(str(tmp_path / "a.npz"), RECIPE)
 
 
 def test_a_file_of_another_program_counts_if_it_is_whole(collection):
@@ -201,5 +203,5 @@ def test_a_video_that_is_gone_is_that_of_a_record_without_one(collection):
 
 def test_what_a_recipe_wants_decides_the_length_of_a_row(tmp_path):
     make_feature(tmp_path / "a.npy")
-    assert find_fault(str(tmp_path / "a.npy"), make_recipe(Settings()).backbone.feature_dim) is None
-    assert find_fault(str(tmp_path / "a.npy"), DIM)
+    assert find_fault(str(tmp_path / "a.npy"), make_recipe(Settings())) is None
+    assert find_fault(str(tmp_path / "a.npy"), RECIPE)

@@ -7,6 +7,7 @@ import pandas as pd
 from conftest import write_line
 from videofeatures.records import Recorder
 from videofeatures.report import collect
+from videofeatures.source import Source
 
 
 def test_records_of_all_processes_are_collected(tmp_path):
@@ -111,3 +112,15 @@ def test_what_a_file_was_made_with_is_that_of_the_last_run_whatever_the_clocks_s
                 {"time": time, "status": "done", "feature_path": "a.npy", "width": number}
             )
     assert list(collect.collect(tmp_path).done()["width"]) == [2]
+
+
+def test_a_row_may_be_a_part_and_before_version_0_5_0_was_none(tmp_path):
+    (tmp_path / "manifest.csv").write_text(
+        "video_path,feature_path,start_seconds,end_seconds,state,reason,ffmpeg_lines\n"
+        "a.mp4,a.npy,1.5,,done,,\nb.mp4,b.npy,,,done,,\n"
+    )
+    rows = [row for _, row in collect.collect(tmp_path).rows.iterrows()]
+    assert list(map(collect.source_of, rows)) == [Source("a.mp4", 1.5), Source("b.mp4")]
+    (tmp_path / "manifest.csv").write_text(COLUMNS + "a.mp4,a.npy,done,,,,,,,\n")
+    ((_, row),) = collect.collect(tmp_path).rows.iterrows()
+    assert collect.source_of(row) == Source("a.mp4")

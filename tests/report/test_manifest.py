@@ -251,3 +251,32 @@ def test_a_spreadsheet_takes_no_text_for_a_formula_and_paths_are_exact(collectio
     assert (line["video_path"], line["feature_path"]) == ("=v.mp4", "-f.npy")
     assert line["reason"] == "'@sum"
     assert line["ffmpeg_lines"] == "'=v.mp4: Invalid data | +"
+
+
+def test_parts_of_a_video_are_rows_with_their_ends(collection):
+    collection.add("whole")
+    video, path = collection.video("whole"), Path(collection.config["videos"])
+    lines = [f"{video},{collection.feature('whole')},,"]
+    lines += [f"{video},{collection.feature(name)},{ends}" for name, ends in ENDS.items()]
+    path.write_text("\n".join(["video_path,feature_path,start,end", *lines]) + "\n")
+    stat = video.stat()
+    facts = {"video_size": stat.st_size, "video_mtime_ns": stat.st_mtime_ns}
+    collection.make("both", **facts, start_seconds=1.5, end_seconds=20.0)
+    collection.make("start", **facts, start_seconds=1.5)
+    collection.fail("end", "ends at 9 s of 20 s", **facts, end_seconds=20.0)
+    counts = write_manifest(collection.plan())
+    assert counts == {"pending": 2, "done": 1, "failed": 1}
+    rows = {
+        name: tuple(line[key] for key in ("start_seconds", "end_seconds", "state"))
+        for name, line in collection.manifest().items()
+    }
+    assert rows == {
+        "whole": ("", "", "pending"),
+        "both": ("1.5", "20", "done"),
+        "start": ("3", "", "pending"),
+        "end": ("", "20", "failed"),
+    }
+    assert collection.manifest()["start"]["stale"] == staleness.OTHER_PART
+
+
+ENDS = {"both": "1.50,20", "start": "3,", "end": ",20"}

@@ -11,6 +11,8 @@ import pandas as pd
 
 from conftest import Workflow, make_clip
 from videofeatures.report import page
+from videofeatures.settings import Config
+from videofeatures.source import Source
 
 NASTY = "<script>alert('x')<\\script>&\"é ü.mp4"
 
@@ -130,3 +132,24 @@ def test_reasons_that_differ_in_numbers_are_told_together():
         ("1", ["c"]),
     ]
     assert found[1]["ffmpeg_lines"] == "a\nb"
+
+
+def test_the_picture_of_a_part_is_from_its_middle(monkeypatch):
+    wanted = {}
+    monkeypatch.setattr(
+        page.samples, "take_pictures", lambda given, **_: wanted.update(given) or {}
+    )
+    done = pd.DataFrame(
+        {
+            "video_path": ["a.mp4", "a.mp4"],
+            "start_seconds": [20.0, np.nan],
+            "end_seconds": [30.0, np.nan],
+            "duration_seconds": [10.0, 60.0],
+        },
+        index=["part.npy", "whole.npy"],
+    )
+    page._middle_pictures(done, Config())
+    assert wanted == {
+        "part.npy": (Source("a.mp4", 20.0, 30.0), [25.0]),
+        "whole.npy": (Source("a.mp4"), [30.0]),
+    }

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from conftest import make_clip
+from videofeatures.decoding.times import RowTimes
+from videofeatures.decoding.view import View
+from videofeatures.extraction.storage import write_features
 from videofeatures.networks.backbones import BACKBONES
 from videofeatures.report import samples
+from videofeatures.source import Source
 
 LITE = BACKBONES["efficientnet_lite0"].view
 
@@ -54,16 +60,64 @@ def test_a_map_has_a_place_for_each_video_near_those_that_are_alike(num_videos):
 
 
 def test_rows_without_times_are_given_those_of_the_backbone():
-    np.testing.assert_allclose(samples.times_of_rows(3, LITE), [0.5, 1.5, 2.5])
-    times = samples.times_of_rows(2, BACKBONES["resnext101"].view)
+    np.testing.assert_allclose(samples.times_of_rows(3, LITE).timestamps, [0.5, 1.5, 2.5])
+    times = samples.times_of_rows(2, BACKBONES["resnext101"].view).timestamps
     np.testing.assert_allclose(times, [8 / 24, 24 / 24])
+
+
+def view(**options: object) -> View:
+    return replace(LITE, **options)
+
+
+@pytest.mark.parametrize(
+    ("seen", "of_video", "expected"),
+    [
+        (view(frame_interval=10), {}, [0.5, 10.5, 20.5]),
+        (view(num_frames_per_clip=4, clip_stride=2), {}, [2, 4, 6]),
+        (view(num_frames_per_clip=4, clip_stride=2, last_clip="shift"), {}, [2, 4, 6]),
+        (view(frame_rate="native"), {"average_fps": 10}, [0.05, 0.15, 0.25]),
+        (view(frame_rate="native"), {}, [1 / 60, 3 / 60, 5 / 60]),
+        (view(num_frames=3), {"duration_seconds": 6, "average_fps": 10}, [1, 3, 5]),
+        (view(keyframes_only=True), {"duration_seconds": 30}, [5, 15, 25]),
+    ],
+)
+def test_rows_without_times_are_given_those_of_the_sampling(seen, of_video, expected):
+    found = samples.times_of_rows(3, seen, **of_video)
+    np.testing.assert_allclose(found.timestamps, expected)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+@pytest.mark.parametrize("keyframes_only", [False, True])
+def test_pictures_are_of_what_a_row_saw(tmp_path, suffix, keyframes_only):
+    path = tmp_path / f"a{suffix}"
+    times = RowTimes(np.array([0.0, 10.0]), np.array([5.0, 15.0]), np.array([10.0, 20.0]))
+    write_features(path, np.ones((2, 4), np.float16), times, {})
+    sample = samples.read_sample(
+        Source("a.mp4"),
+        str(path),
+        view(frame_rate="native", keyframes_only=keyframes_only),
+        num_pictures=2,
+        classifier=None,
+        mean_norm=1,
+        duration_seconds=20,
+        average_fps=0.1,
+    )
+    assert sample.times.tolist() == [5, 15]
+    # A key frame is seen when it comes, and stands for the time after it.
+    expected = [0, 10] if keyframes_only else [5, 15]
+    np.testing.assert_allclose(sample.picture_times, expected, atol=0.02)
 
 
 def test_a_long_video_is_shown_by_some_of_its_rows(tmp_path):
     features = np.random.default_rng(0).normal(size=(1000, 16)).astype(np.float16)
     np.save(tmp_path / "a.npy", features)
     sample = samples.read_sample(
-        "a.mp4", str(tmp_path / "a.npy"), LITE, num_pictures=10, classifier=None, mean_norm=1
+        Source("a.mp4"),
+        str(tmp_path / "a.npy"),
+        LITE,
+        num_pictures=10,
+        classifier=None,
+        mean_norm=1,
     )
     assert sample.num_rows == 1000
     assert len(sample.times) <= samples.MAX_ROWS_SHOWN
@@ -72,6 +126,19 @@ def test_a_long_video_is_shown_by_some_of_its_rows(tmp_path):
     unit = features[::7].astype(float)
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
     np.testing.assert_allclose(sample.similarity, unit @ unit.T, atol=1e-5)
+
+
+def test_a_row_of_a_part_without_times_has_those_of_its_video(tmp_path):
+    np.save(tmp_path / "a.npy", np.ones((3, 16), np.float16))
+    sample = samples.read_sample(
+        Source("a.mp4", 20.0, 23.0),
+        str(tmp_path / "a.npy"),
+        LITE,
+        num_pictures=3,
+        classifier=None,
+        mean_norm=1,
+    )
+    np.testing.assert_allclose(sample.picture_times, [20.5, 21.5, 22.5])
 
 
 def test_means_are_read_of_what_is_like_most_files(tmp_path):
@@ -105,9 +172,9 @@ def test_pictures_are_taken_of_videos_that_can_be_read(tmp_path):
     clip = make_clip(tmp_path / "a.mp4")
     (tmp_path / "broken.mp4").write_text("not a video")
     wanted = {
-        "a.npy": (str(clip), [0.5, 1.5]),
-        "broken.npy": (str(tmp_path / "broken.mp4"), [0.5]),
-        "gone.npy": (str(tmp_path / "gone.mp4"), [0.5]),
+        "a.npy": (Source(str(clip)), [0.5, 1.5]),
+        "broken.npy": (Source(str(tmp_path / "broken.mp4")), [0.5]),
+        "gone.npy": (Source(str(tmp_path / "gone.mp4")), [0.5]),
     }
     options = {"height": 20, "max_seconds": 60, "local_files_only": True}
     (found,) = samples.take_pictures(wanted, **options).items()

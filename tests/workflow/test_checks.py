@@ -10,6 +10,10 @@ import pytest
 from PIL import Image
 
 from conftest import Workflow, make_clip, make_recipe, make_target
+from networks.hub_server import LARGE_BYTES, run_hub, use_hub
+from videofeatures.errors import UserError
+from videofeatures.networks.hub import find_origin
+from videofeatures.networks.weights import Weights
 from videofeatures.settings import Settings
 from videofeatures.workflow import checks
 
@@ -136,3 +140,18 @@ def test_arguments_that_mean_nothing(workflow, arguments):
     result = subprocess.run(command, cwd=workflow.folder, capture_output=True, text=True)
     assert result.returncode == 2
     assert arguments[-1] in result.stderr
+
+
+def test_weights_on_a_hub_are_looked_for_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with run_hub() as server:
+        use_hub(server.address, tmp_path / "home", monkeypatch)
+        server.files["owner/net", "model.safetensors"] = b"x" * LARGE_BYTES
+        origin = find_origin("owner/net", ["model.safetensors"])
+        weights = Weights("resnet152", origin, "0" * 8)
+        finding = checks.check_weights(weights)
+        assert finding.is_ok
+        assert finding.text == f"{origin} will be fetched by the first run"
+        server.failing = True
+        with pytest.raises(UserError, match=r"`hf download owner/net model.safetensors`"):
+            checks.check_weights(weights)

@@ -18,6 +18,10 @@ TOLERANCE_SHARE = 0.1
 """How much longer a video may be than what speaks for its length: headers are wrong by rounding,
 by the sound's length, and by times that start late."""
 
+END_TOLERANCE_SECONDS = 1.0
+"""What may be missing at an end: headers are wrong by some frames, and by the length of a sound
+packet."""
+
 BYTES_PER_SECOND = 1000
 """A file with less may be slides, or may be damaged: its packets tell. The videos of phones and of
 the web have from 20,000 on."""
@@ -49,6 +53,7 @@ class PacketFacts:
             the packets' times.
         avi_seconds: that the main header of an AVI promises; it may contradict its stream's.
         is_encrypted: some of them are.
+        num_discarded: of the packets, those whose pictures an edit list cuts off.
     """
 
     num_packets: int
@@ -59,13 +64,14 @@ class PacketFacts:
     has_promise: bool
     avi_seconds: float | None
     is_encrypted: bool
+    num_discarded: int = 0
 
 
 def unquestioned_seconds(metadata: VideoMetadata, file_bytes: int) -> float:
     """Return how long a video may be without a look at its packets."""
     by_size = file_bytes / BYTES_PER_SECOND + TOLERANCE_SECONDS
     promised = metadata.duration_seconds
-    return by_size if promised is None else min(_with_tolerance(promised), by_size)
+    return by_size if promised is None else min(with_tolerance(promised), by_size)
 
 
 def is_questionable(metadata: VideoMetadata, num_packets: int | None, seconds: float) -> bool:
@@ -96,7 +102,7 @@ def justified_seconds(
     if facts.has_promise and promised is not None:
         # Times beyond the header's are believed if there is a packet for them.
         by_times = min(by_times, max(promised, facts.steady_seconds))
-    return _with_tolerance(min(by_times, by_size))
+    return with_tolerance(min(by_times, by_size))
 
 
 def check_length(
@@ -144,5 +150,6 @@ def check_shape(size: tuple[int, int], metadata: VideoMetadata, max_aspect_ratio
     )
 
 
-def _with_tolerance(seconds: float) -> float:
+def with_tolerance(seconds: float) -> float:
+    """Return how long a video may be, if so much speaks for it."""
     return seconds * (1 + TOLERANCE_SHARE) + TOLERANCE_SECONDS

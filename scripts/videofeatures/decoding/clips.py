@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from videofeatures.decoding.decoder import Damage, Decoder, VideoMetadata
 from videofeatures.decoding.process import NUM_STDERR_LINES
+from videofeatures.decoding.times import FrameTimes, RowTimes, row_times
 from videofeatures.decoding.view import View
 from videofeatures.errors import VideoError
 from videofeatures.source import Source
@@ -25,10 +27,12 @@ class Decoding:
 
     Attributes:
         metadata: of the source; None before it is known.
-        num_frames, num_clips: that were yielded so far; frames without those that fill a clip up.
+        num_frames: that the decoder has given so far, each once.
+        num_clips: that were yielded so far.
         messages: the last lines that the decoder has said.
         damage: of the frames, as far as it is known.
         warning: what is wrong with the source, though it was accepted; None if nothing is.
+        times: of the rows that its features will be; None before the last clip.
     """
 
     def __init__(
@@ -55,12 +59,33 @@ class Decoding:
         self.messages: deque[str] = deque(maxlen=NUM_STDERR_LINES)
         self.damage = Damage()
         self.warning: str | None = None
+        self.times: RowTimes | None = None
+        self._frame_times = FrameTimes()
         self._decoder = decoder
         self._source = source
         self._view = view
         self._truncated = truncated
         self._damaged = damaged
         self._num_threads = num_threads
+
+    @property
+    def decoded_seconds(self) -> float:
+        """How far the source has been decoded, from its start."""
+        rate = self._view.constant_rate
+        if rate is None:
+            return self._frame_times.reached_seconds
+        if not self.num_frames:
+            return 0.0
+        return ((self.num_frames - 1) * self._view.frame_step + 1) / rate
+
+    @property
+    def share(self) -> float:
+        """What part of the source has been decoded, as far as its header tells."""
+        video_seconds = self.metadata.duration_seconds if self.metadata else None
+        source_seconds = self._source.seconds_of(video_seconds)
+        if not source_seconds:
+            return 0.0
+        return min(self.decoded_seconds / source_seconds, 1.0)
 
     def clips(self) -> Generator[np.ndarray, None, None]:
         """Yield what each feature sees: see `iter_clips`.
@@ -75,15 +100,19 @@ class Decoding:
             self._view,
             self.messages,
             self.damage,
+            self._frame_times,
             num_threads=self._num_threads,
         )
         with contextlib.closing(frames):  # ends ffmpeg, also where nobody wants more of it
-            for pixels, num_frames in iter_clips(frames, self._view.num_frames_per_clip):
-                self.num_frames += num_frames
+            for pixels in iter_clips(self._counted(frames), self._view):
                 self.num_clips += 1
                 yield pixels
+        if self._view.constant_rate is not None:
+            self._frame_times = FrameTimes.at_rate(self.num_frames, self._view)
+        times = row_times(self._frame_times, self._view)
+        self.times = times.shifted(self._source.offset_seconds)
         truncation = self._decoder.find_truncation(
-            self._source, self.metadata, self._view, self.num_frames
+            self._source, self.metadata, self._view, self.decoded_seconds
         )
         share = self.damage.share or 0.0
         damage = f"{100 * share:.0f} % of its frames are damaged"
@@ -94,48 +123,51 @@ class Decoding:
         if self.warning and "fail" in [choice for _, choice in found]:
             raise VideoError(self.warning, self.messages)
 
+    def _counted(self, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        for frame in frames:
+            self.num_frames += 1
+            yield frame
 
-def iter_clips(
-    frames: Iterable[np.ndarray], num_frames_per_clip: int | None
-) -> Iterator[tuple[np.ndarray, int]]:
-    """Cut frames into clips without overlap; nothing is dropped.
+
+def iter_clips(frames: Iterable[np.ndarray], view: View) -> Iterator[np.ndarray]:
+    """Cut frames into what each feature sees.
+
+    Each frame is taken once, however many clips it is in, and no more of them are kept than one
+    clip spans.
 
     Args:
-        frames: each (height, width, 3), uint8.
-        num_frames_per_clip: None yields the frames themselves.
+        frames: of the whole video, each (height, width, 3), uint8.
 
     Yields:
-        (clip, num_frames): a clip (frames, height, width, 3), uint8, and how many frames
-        of it are real. The last clip is filled up with zeros (black), as in the original
-        program, which pads before it subtracts the mean. Without clips, (frame, 1).
+        A clip (frames, height, width, 3), uint8, as soon as it is full; or, of a view without
+        clips, a frame (height, width, 3). What the video does not have of the last clip is zeros
+        (black), as in the original program, which pads before it subtracts the mean; or the last
+        frame, for `repeat`, and for `shift`, where the video is shorter than a clip.
+
+    Raises:
+        VideoError: there is no clip, for the video is too short for one, and `last_clip` is `drop`.
     """
-    if num_frames_per_clip is None:
-        for frame in frames:
-            yield frame, 1
+    windows = view.windows
+    if view.num_frames_per_clip is None:
+        yield from itertools.islice(frames, 0, None, windows.stride)
         return
-    clip, num_frames = None, 0
+    kept: deque[np.ndarray] = deque(maxlen=windows.span)
+    unneeded = np.empty(0, np.uint8)
+    num_frames, num_clips = 0, 0
     for frame in frames:
-        if clip is None:
-            clip = np.zeros((num_frames_per_clip, *frame.shape), np.uint8)
-        clip[num_frames] = frame
+        kept.append(frame if windows.needs(num_frames) else unneeded)
         num_frames += 1
-        if num_frames == num_frames_per_clip:
-            yield clip, num_frames
-            clip, num_frames = None, 0
-    if clip is not None:
-        yield clip, num_frames
-
-
-def row_timestamps(num_frames: int, view: View) -> np.ndarray:
-    """Return the middle of what each row saw, in seconds from the container's zero, float64.
-
-    Frame k stands for the seconds k / frame_rate to (k + 1) / frame_rate; frames that
-    were added to fill the last clip do not count.
-
-    Args:
-        num_frames: real frames of the whole video.
-    """
-    length = view.num_frames_per_clip or 1
-    starts = np.arange(0, num_frames, length)
-    ends = np.minimum(starts + length, num_frames)
-    return (starts + ends) / 2 / view.frame_rate
+        if num_frames == num_clips * windows.stride + windows.span:
+            yield np.stack([kept[k] for k in range(0, windows.span, windows.interval)])
+            num_clips += 1
+    for start in windows.starts(num_frames)[num_clips:]:
+        first = start - (num_frames - len(kept))
+        given = [kept[k] for k in range(first, len(kept), windows.interval)]
+        filling = np.zeros_like(given[-1]) if view.last_clip == "zeros" else given[-1]
+        yield np.stack(given + [filling] * (windows.length - len(given)))
+        num_clips += 1
+    if num_frames and not num_clips:
+        raise VideoError(
+            f"shorter than one clip: {num_frames:,} frames of {windows.span:,}. Such videos are "
+            "done with another `last_clip` than drop"
+        )

@@ -15,6 +15,8 @@ from videofeatures.source import Source
 if TYPE_CHECKING:
     import numpy as np  # a worker, which does without, starts in half the time
 
+    from videofeatures.decoding.times import FrameTimes
+
 
 @dataclass(frozen=True)
 class VideoMetadata:
@@ -89,6 +91,7 @@ class Decoder(ABC):
         view: View,
         messages: deque[str],
         damage: Damage,
+        times: FrameTimes,
         *,
         num_threads: int = 1,
     ) -> Generator[np.ndarray, None, None]:
@@ -99,6 +102,8 @@ class Decoder(ABC):
             messages: takes the last lines that the decoder says; frames may come all the same.
             num_threads: to decode with.
             damage: is filled in when the last frame has come.
+            times: is filled in then, too, of a view without a `constant_rate`; how far it has come,
+                with each frame.
 
         Raises:
             VideoError: decoding failed, gave no frame, took too long, or needs too much memory; the
@@ -108,12 +113,12 @@ class Decoder(ABC):
 
     @abstractmethod
     def find_truncation(
-        self, source: Source, metadata: VideoMetadata, view: View, num_frames: int
+        self, source: Source, metadata: VideoMetadata, view: View, decoded_seconds: float
     ) -> str | None:
         """Return what is missing at a source's end, for people, or None if nothing is.
 
         Args:
-            num_frames: that `frames` gave.
+            decoded_seconds: how far `frames` has come, by the frames that it gave.
 
         Raises:
             VideoError: the source cannot be read any more; or the decoder crashed, did not answer,

@@ -85,13 +85,15 @@ def start_ffmpeg(
     memory_bytes: int | None = DEFAULT_MEMORY_BYTES,
     tally: Tally | None = None,
     chained: bool = False,
+    num_first: int = 1,
 ) -> ChildProcess:
     """Start ffmpeg on a graph; `stderr_lines` gets nothing but errors.
 
     Args:
         memory_bytes: see `ChildProcess`.
         tally: counts the rest of what it says.
-        chained: what follows the first filter is a graph of its own: see `can_chain_graphs`.
+        chained: what follows the first filters is a graph of its own: see `can_chain_graphs`.
+        num_first: how many these are.
 
     Raises:
         UserError: there is no ffmpeg that runs.
@@ -102,8 +104,10 @@ def start_ffmpeg(
     ).compile(cmd=ffmpeg_path())
     if chained:
         place = command.index("-filter_complex") + 1
-        first, _, others = command[place].partition(";")
-        command[place : place + 1] = [first, "-filter_complex", others] if others else [first]
+        filters = command[place].split(";")
+        graphs = [";".join(filters[:num_first]), ";".join(filters[num_first:])]
+        if graphs[1]:
+            command[place : place + 1] = [graphs[0], "-filter_complex", graphs[1]]
     return ChildProcess(
         command,
         read_timeout,
@@ -124,13 +128,14 @@ def read_frames(
     memory_bytes: int | None = DEFAULT_MEMORY_BYTES,
     tally: Tally | None = None,
     chained: bool = False,
+    num_first: int = 1,
     **output_options: Any,
 ) -> Iterator[np.ndarray]:
     """Run ffmpeg and yield the frames of a graph, each (height, width, 3), uint8, RGB.
 
     Args:
         size: (width, height) of the frames that the graph makes.
-        memory_bytes, tally, chained: see `start_ffmpeg`.
+        memory_bytes, tally, chained, num_first: see `start_ffmpeg`.
 
     Raises:
         VideoError: ffmpeg failed, did not answer, or was stopped.
@@ -147,6 +152,7 @@ def read_frames(
         memory_bytes=memory_bytes,
         tally=tally,
         chained=chained,
+        num_first=num_first,
     ) as process:
         has_begun = False
         while True:
@@ -251,6 +257,29 @@ def can_chain_graphs(stopped: threading.Event | None = None) -> bool:
             return process.wait() == 0
     except NoAnswerError:
         return False
+
+
+@cache
+def passthrough_option(stopped: threading.Event | None = None) -> dict[str, str]:
+    """Return the option of an output that has each frame once, whatever its time.
+
+    It has another name from version 5.1 on; the old one is not in all that came later.
+
+    Raises:
+        VideoError: the wait was stopped.
+        UserError: there is no ffmpeg that runs.
+    """
+    source = ffmpeg.input("nullsrc=s=16x16:d=0.04:r=25", format="lavfi")
+    output = source.output("pipe:", format="null", fps_mode="passthrough")
+    read_timeout = ReadTimeout(TRIAL_TIMEOUT_SECONDS, stopped)
+    lines: deque[str] = deque(maxlen=NUM_STDERR_LINES)
+    with (
+        contextlib.suppress(NoAnswerError),
+        start_ffmpeg(output, read_timeout, lines) as process,
+    ):
+        if process.wait() == 0:
+            return {"fps_mode": "passthrough"}
+    return {"vsync": "passthrough"}
 
 
 def find_codecs() -> set[str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from videofeatures.decoding.bounds import PacketFacts
 from videofeatures.decoding.decoder import VideoMetadata
+from videofeatures.decoding.parts import Landing
 from videofeatures.decoding.process import DEFAULT_MEMORY_BYTES, ReadTimeout
 from videofeatures.decoding.worker_pool import WorkerPool
 
@@ -49,17 +50,31 @@ class Libav(WorkerPool):
         file = self._file(path)
         return self.call("skip_filter", _parse_text, **file, frame_rate=frame_rate)
 
+    def find_landing(self, path: str, start_seconds: float) -> Landing:
+        """Return where decoding of a part begins."""
+        file = self._file(path)
+        return self.call("find_landing", _parse_landing, **file, start_seconds=start_seconds)
+
     def find_truncation(
-        self, path: str, metadata: VideoMetadata, num_frames: int, frame_rate: float
+        self,
+        path: str,
+        metadata: VideoMetadata,
+        decoded_seconds: float,
+        *,
+        rounding_seconds: float = 0.0,
+        keyframes_only: bool = False,
+        end_seconds: float | None = None,
     ) -> str | None:
-        """Return what is missing at a video's end; None if nothing is."""
+        """Return what is missing at a video's end, or at that of a part; None if nothing is."""
         return self.call(
             "find_truncation",
             _parse_text,
             **self._file(path),
             duration_seconds=metadata.duration_seconds,
-            num_frames=num_frames,
-            frame_rate=frame_rate,
+            decoded_seconds=decoded_seconds,
+            rounding_seconds=rounding_seconds,
+            keyframes_only=keyframes_only,
+            end_seconds=end_seconds,
         )
 
     def look_at_packets(self, path: str) -> PacketFacts:
@@ -82,6 +97,15 @@ def _parse_metadata(value: Any) -> VideoMetadata | None:
         duration_seconds=_parse_number(value["duration_seconds"]),
         average_fps=_parse_number(value["average_fps"]),
         codec=str(value["codec"]),
+    )
+
+
+def _parse_landing(value: Any) -> Landing:
+    return Landing(
+        Fraction(value["tick"]),
+        Fraction(value["seconds"]),
+        value["key_ticks"],
+        bool(value["is_open"]),
     )
 
 

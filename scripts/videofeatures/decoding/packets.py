@@ -49,7 +49,7 @@ def look_at_packets(
     """
     file_bytes = paths.getsize(path)
     shown, stored = array("d"), array("d")
-    num_packets, num_bytes, is_encrypted = 0, 0, False
+    num_packets, num_discarded, num_bytes, is_encrypted = 0, 0, 0, False
     with open_container(path, local_files_only=local_files_only) as container:
         stream = first_video_stream(container)
         if stream is None:
@@ -67,6 +67,7 @@ def look_at_packets(
                 if num_bytes > file_bytes and local_files_only:
                     break  # an edit list has them read again
                 num_packets += packet.size > 0
+                num_discarded += packet.size > 0 and packet.is_discard
                 is_encrypted = is_encrypted or packet.has_sidedata("encryption_info")
                 time = packet.dts if packet.pts is None else packet.pts
                 if time is not None and packet.size:
@@ -94,6 +95,7 @@ def look_at_packets(
         has_promise=kind in PROMISING,
         avi_seconds=told * num_promised if told and num_promised else None,
         is_encrypted=is_encrypted,
+        num_discarded=num_discarded,
     )
 
 

@@ -67,24 +67,29 @@ class ReadTimeout(NamedTuple):
     timeout_seconds: float | None = None
     stopped: threading.Event | None = None
 
-    def wait(self, is_ready: Callable[[float], object]) -> None:
+    def wait(
+        self, is_ready: Callable[[float], object], num_signs: Callable[[], int] = lambda: 0
+    ) -> None:
         """Wait until something is ready.
 
         Args:
             is_ready: waits for so many seconds at most, and tells whether it is.
+            num_signs: a number that grows with each sign of life: then the time starts anew.
 
         Raises:
             NoAnswerError: it is not, in time.
             VideoError: the wait was stopped.
         """
         limit = self.timeout_seconds
-        waited = 0.0
+        waited, seen = 0.0, num_signs()
         # In steps, so that time in which this process itself is suspended does not count.
         while self.stopped is None or not self.stopped.is_set():
             step = STEP_SECONDS if limit is None else min(STEP_SECONDS, limit - waited)
             if is_ready(step):
                 return
             waited += step
+            if (now := num_signs()) != seen:
+                waited, seen = 0.0, now
             if limit is not None and waited >= limit:
                 raise NoAnswerError(f"the decoder stopped answering for {limit:g} s")
         raise MachineError("stopped")
@@ -96,6 +101,10 @@ class Listener(Protocol):
     @property
     def is_hopeless(self) -> bool:
         """Whether the process is to be killed for what it has said."""
+
+    @property
+    def num_signs(self) -> int:
+        """A number that grows when it says that it is at work, though nothing comes of it yet."""
 
     def take(self, line: str) -> str | None:
         """Take a line; return it as people are to see it, or None if they need not."""
@@ -141,6 +150,7 @@ class ChildProcess:
         self.stderr_lines = stderr_lines
         self._peak = _Peak()
         self._read_timeout = read_timeout
+        self._told = listener
         self._process: subprocess.Popen[bytes] = subprocess.Popen(
             command,
             stdin=subprocess.PIPE if has_stdin else subprocess.DEVNULL,
@@ -246,10 +256,13 @@ class ChildProcess:
         self, is_ready: Callable[[float], object], read_timeout: ReadTimeout | None = None
     ) -> None:
         try:
-            (read_timeout or self._read_timeout).wait(is_ready)
+            (read_timeout or self._read_timeout).wait(is_ready, self._num_signs)
         except VideoError as error:
             error.ffmpeg_lines = list(self.stderr_lines)
             raise
+
+    def _num_signs(self) -> int:
+        return self._told.num_signs if self._told else 0
 
     def _is_readable(self, seconds: float) -> bool:
         return bool(self._poll.poll(seconds * 1000))

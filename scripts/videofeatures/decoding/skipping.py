@@ -100,7 +100,7 @@ def _read_packets(
     codec = stream.codec_context.name
     if codec not in ("h264", "hevc", "vp8", "vp9"):
         return []
-    length_size = _length_size(codec, stream.codec_context.extradata or b"")
+    length_size = nal_length_size(codec, stream.codec_context.extradata or b"")
     packets: list[_Packet] = []
     for packet in iter_packets(container, stream):
         on_packet()
@@ -188,7 +188,7 @@ def _as_filter(skipped: np.ndarray) -> str:
 # --- H.264 (ITU-T H.264, 7.3.1) and HEVC (ITU-T H.265, 7.3.1.2)
 
 
-def _length_size(codec: str, extradata: bytes) -> int:
+def nal_length_size(codec: str, extradata: bytes) -> int:
     """Return the size in bytes of each NAL unit's length; 0 if start codes set them apart."""
     if codec == "h264" and extradata[:1] == b"\x01":
         return (extradata[4] & 3) + 1

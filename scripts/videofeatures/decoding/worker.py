@@ -141,6 +141,12 @@ def _skip_filter(alive: Callable[[], None], **arguments: Any) -> object:
     return skip_filter(**arguments, on_packet=alive)
 
 
+def _find_landing(alive: Callable[[], None], **arguments: Any) -> object:
+    from videofeatures.decoding.seeking import find_landing
+
+    return find_landing(**arguments, on_packet=alive)
+
+
 def _find_truncation(alive: Callable[[], None], **arguments: Any) -> object:
     from videofeatures.decoding.truncation import find_truncation
 
@@ -157,6 +163,7 @@ FUNCTIONS = {
     "probe_video": _probe_video,
     "read_duration": _read_duration,
     "skip_filter": _skip_filter,
+    "find_landing": _find_landing,
     "find_truncation": _find_truncation,
     "look_at_packets": _look_at_packets,
 }

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from videofeatures.errors import MachineError
-from videofeatures.extraction.features import as_stored
+from videofeatures.extraction.features import as_stored, norms_of
 from videofeatures.extraction.target_state import TargetState
 from videofeatures.extraction.timing import Timing
 from videofeatures.networks.recipe import Recipe
@@ -128,15 +128,16 @@ class Batcher:
         while len(self._submitted) > max_submitted:
             items, wait = self._submitted.popleft()
             computed = wait()
-            norms = np.linalg.norm(computed, axis=1)
-            features = as_stored(
-                computed,
-                norms,
-                l2_normalize=self._recipe.l2_normalize,
-                half_precision=self._recipe.half_precision,
-            )
+            norms, features = norms_of(computed), computed
+            if self._recipe.pool == "none":
+                features = as_stored(
+                    computed,
+                    norms,
+                    l2_normalize=self._recipe.l2_normalize,
+                    half_precision=self._recipe.half_precision,
+                )
             for item, feature, norm in zip(items, features, norms, strict=True):
-                item.state.add_feature(item.number, feature, float(norm))
+                item.state.add_feature(item.number, feature, float(norm.mean()))
             self._timing.num_clips += len(items)
             states += [item.state for item in items]
         return states

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Sequence
 
 from videofeatures.decoding.clips import Decoding
 from videofeatures.decoding.decoder import Decoder
-from videofeatures.decoding.view import View
 from videofeatures.extraction.claims import Claims
 from videofeatures.extraction.events import Begun, Clip, Decoded, Ended, Event, Failed
 from videofeatures.extraction.shared_queue import SharedQueue
@@ -99,15 +98,6 @@ class SharedTargets:
             self._claims.release(target.feature_path)
             return None
         return target
-
-
-def _share_decoded(decoding: Decoding, view: View) -> float:
-    """Return what part of a video has been decoded, as far as its header tells."""
-    assert decoding.metadata is not None  # clips have come
-    duration_seconds = decoding.metadata.duration_seconds
-    if not duration_seconds:
-        return 0.0
-    return min(decoding.num_frames / view.frame_rate / duration_seconds, 1.0)
 
 
 class _ThreadEnded:
@@ -217,11 +207,10 @@ class Decoders:
         begun = Begun(target, file and file.st_size, file and file.st_mtime_ns)
         self._begin(begun)
         self._say(begun)
-        view = self._recipes[target.recipe].view
         decoding = Decoding(
             self._decoder,
             target.source,
-            view,
+            self._recipes[target.recipe].view,
             truncated=self._truncated,
             damaged=self._damaged,
             num_threads=self._num_threads_of(target),
@@ -238,8 +227,7 @@ class Decoders:
                     seconds += time.monotonic() - started
                 if pixels is None:
                     break
-                share = _share_decoded(decoding, view)
-                if not self._say(Clip(target, decoding.num_clips - 1, pixels, share)):
+                if not self._say(Clip(target, decoding.num_clips - 1, pixels, decoding.share)):
                     break
         except Exception as caught:  # whatever it is, it costs one row only
             error = caught
@@ -254,6 +242,7 @@ class Decoders:
             decoding.warning,
             decoding.damage.share,
             seconds,
+            decoding.times,
         )
         return Failed(target, decoded, error) if error else Ended(target, decoded)
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from videofeatures.decoding.decoder import VideoMetadata
+from videofeatures.decoding.times import RowTimes
 from videofeatures.planning.plan import Target
 
 
@@ -19,6 +20,7 @@ class Decoded(NamedTuple):
         warning: what is wrong with the video, though it was accepted.
         damaged_share: part of its frames that are damaged; None if it is not known.
         seconds: that decoding took.
+        times: of the rows of its feature file; None if it was not decoded to the end.
     """
 
     metadata: VideoMetadata | None = None
@@ -28,6 +30,7 @@ class Decoded(NamedTuple):
     warning: str | None = None
     damaged_share: float | None = None
     seconds: float = 0.0
+    times: RowTimes | None = None
 
 
 class Begun(NamedTuple):

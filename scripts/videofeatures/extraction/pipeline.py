@@ -165,6 +165,7 @@ class _Extraction:
         self._claims = claims
         self._display = display
         self._progress = Progress(len(job.targets))
+        self._shares = shares
         self._progress.total_bytes = shares.num_bytes
         self._next_look = 0.0
         self._timing = timing
@@ -238,10 +239,10 @@ class _Extraction:
                     done=1,
                     complained=int(state.has_complaints),
                     video_seconds=state.video_seconds,
-                    num_bytes=_video_bytes(state),
+                    num_bytes=self._shares.num_bytes_of(target),
                 )
             else:
-                self._progress.add(failed=1, num_bytes=_video_bytes(state))
+                self._progress.add(failed=1, num_bytes=self._shares.num_bytes_of(target))
             self._claims.release(target.feature_path)
         return is_any
 
@@ -252,7 +253,10 @@ class _Extraction:
             return
         self._next_look = now + WAIT_SECONDS
         self._progress.set_working(
-            sum(state.share * _video_bytes(state) for state in self._states.values())
+            sum(
+                state.share * self._shares.num_bytes_of(state.target)
+                for state in self._states.values()
+            )
         )
         for state in self._states.values():
             elapsed = now - state.started
@@ -272,10 +276,6 @@ class _Extraction:
             line: ElsewhereLine = {"time": time.time(), "status": "elsewhere", "num_rows": num_new}
             self._recorder.write(line)
             self._progress.add(elsewhere=num_new)
-
-
-def _video_bytes(state: TargetState) -> int:
-    return (state.begun.video_size if state.begun else None) or 0
 
 
 def _load_networks(job: Job, held: Device | None, num_threads: int) -> list[Network]:

@@ -19,27 +19,36 @@ class Shares:
     def __init__(self, targets: Sequence[Target]):
         """Nothing is looked at yet."""
         self._targets = targets if len(targets) <= MAX_TARGETS else ()
-        self._size_of: dict[str, int] | None = None
+        self._size_of: dict[str, int] | None = None  # of all of them
+        self._left: dict[str, int] = {}
         self._lock = threading.Lock()
 
     def of(self, target: Target) -> float:
         """Return a video's part of all that has not ended, from 0 to 1; 0 if it is not known."""
         with self._lock:
-            sizes = self._look()
-            return sizes.get(target.feature_path, 0) / max(sum(sizes.values()), 1)
+            self._look()
+            return self._left.get(target.feature_path, 0) / max(sum(self._left.values()), 1)
+
+    def num_bytes_of(self, target: Target) -> int:
+        """Return a video's size, whether it has ended or not; 0 if it is not known."""
+        with self._lock:
+            return self._look().get(target.feature_path, 0)
 
     @property
     def num_bytes(self) -> int:
         """Size of all videos that have not ended; 0 if it is not known."""
         with self._lock:
-            return sum(self._look().values())
+            self._look()
+            return sum(self._left.values())
 
     def end(self, target: Target) -> None:
         """Take a video out: it has ended, or others have done it."""
         with self._lock:
-            self._look().pop(target.feature_path, None)
+            self._look()
+            self._left.pop(target.feature_path, None)
 
     def _look(self) -> dict[str, int]:
         if self._size_of is None:
             self._size_of = find_video_sizes(self._targets)
+            self._left = dict(self._size_of)
         return self._size_of

@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from io import BufferedRandom
 from typing import IO, Any
 
 import numpy as np
 
+from videofeatures.decoding.times import RowTimes
 from videofeatures.files import replace_file
 
 
 def write_features(
     path: str | os.PathLike,
     features: np.ndarray,
-    timestamps: np.ndarray,
+    times: RowTimes,
     provenance: dict[str, Any],
     *,
     before: Callable[[BufferedRandom], None] | None = None,
@@ -25,22 +26,21 @@ def write_features(
     """Write one video's features. A file that is there stays until the new one takes its place.
 
     Args:
-        path: ends in `.npy` (the features alone) or `.npz` (`features`, `timestamps` and
-            `provenance`, a JSON string; nothing in it is pickled).
+        path: ends in `.npy` (the features alone) or `.npz` (`features`, the fields of `RowTimes`,
+            and `provenance`, a JSON string; nothing in it is pickled).
         features: (rows, feature_dim).
-        timestamps: (rows,), float64, seconds from the container's zero to the middle of
-            what each row saw.
+        times: when each row is of.
         provenance: what made the features, as JSON can hold it.
         before: see `replace_file`.
     """
-    if len(features) != len(timestamps):
-        raise ValueError(f"{len(features)} features and {len(timestamps)} timestamps")
+    if len(features) != len(times.timestamps):
+        raise ValueError(f"{len(features)} features and {len(times.timestamps)} timestamps")
     with replace_file(path, before=before) as file:
         if str(path).endswith(".npz"):
             np.savez(
                 file,
                 features=features,
-                timestamps=timestamps,
+                **times._asdict(),
                 provenance=np.array(json.dumps(provenance)),
             )
         else:
@@ -54,12 +54,30 @@ def read_features(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray | Non
         OSError: there is no such file, or it cannot be read.
         ValueError: it is not one of ours, or is not whole.
     """
+    features, times = _read(path, ("timestamps",))
+    return features, times[0] if times else None
+
+
+def read_row_times(path: str | os.PathLike) -> RowTimes | None:
+    """Return when each row of a feature file is of; None of an `.npy`, which does not say it.
+
+    Raises:
+        OSError, ValueError: as `read_features`; an `.npz` of version 0.4.0 has its timestamps only.
+    """
+    _, times = _read(path, RowTimes._fields)
+    return RowTimes(*times) if times else None
+
+
+def _read(
+    path: str | os.PathLike, names: Sequence[str]
+) -> tuple[np.ndarray, list[np.ndarray] | None]:
+    """Return the features, and the arrays of these names; None of an `.npy`."""
     try:
         file = np.load(path, allow_pickle=False)
         if isinstance(file, np.ndarray):
             return file, None
         with file:
-            return file["features"], file["timestamps"]
+            return file["features"], [file[name] for name in names]
     except (EOFError, KeyError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: is not a feature file: {error}") from None
 

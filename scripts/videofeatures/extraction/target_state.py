@@ -57,6 +57,6 @@ class TargetState:
 
     @property
     def video_seconds(self) -> float:
-        """Length of its video, as its header says; 0 if it does not."""
+        """Length of its source, as the video's header says; 0 if it does not."""
         metadata = self.decoded.metadata if self.decoded else None
-        return (metadata.duration_seconds if metadata else None) or 0
+        return (metadata and self.target.source.seconds_of(metadata.duration_seconds)) or 0

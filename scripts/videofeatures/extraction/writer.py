@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from videofeatures.decoding.clips import row_timestamps
+from videofeatures.decoding.decoder import VideoMetadata
 from videofeatures.errors import MachineError, UserError, VideoError
 from videofeatures.extraction.events import Begun, Decoded
+from videofeatures.extraction.features import pool_features
 from videofeatures.extraction.storage import write_features
 from videofeatures.extraction.target_state import TargetState
 from videofeatures.files import hash_content
@@ -88,31 +89,36 @@ class Writer:
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             self._record_failure(state, VideoError(reason), seconds)
-            logger.exception("unexpected error in %s", target.source.path)
+            logger.exception("unexpected error in %s", target.source)
             return False
-        path, decoded = target.source.path, _decoded(state)
-        logger.info("done    %s: %d x %d in %.1f s", path, num_features, feature_dim, seconds)
+        source, decoded = target.source, _decoded(state)
+        logger.info("done    %s: %d x %d in %.1f s", source, num_features, feature_dim, seconds)
         if decoded.warning:
-            logger.warning("  but   %s: %s", path, decoded.warning)
+            logger.warning("  but   %s: %s", source, decoded.warning)
         elif decoded.messages:
-            logger.warning("  but   %s: ffmpeg says: %s", path, decoded.messages[0])
+            logger.warning("  but   %s: ffmpeg says: %s", source, decoded.messages[0])
         return True
 
     def _write(self, state: TargetState, seconds: float) -> tuple[int, int]:
         """Write the file, and say that it is done just before it is: see `records`."""
         recipe, decoded = self._recipes[state.target.recipe], _decoded(state)
         features = state.features.take(decoded.num_clips)
+        assert decoded.times is not None  # it was decoded to the end
+        mean_norm, times = state.norm_sum / features.shape[0], decoded.times
+        if recipe.pool != "none":
+            features, mean_norm = pool_features(features, recipe)
+            times = times.whole()
         _check_finite(features, recipe)
 
         def record(file_hash: str) -> None:
-            line = self._line("done", _begun(state)) | _facts(decoded)
+            line = self._line("done", _begun(state)) | _facts(state)
             self._recorder.write(
                 line
                 | RowFacts(
                     file_hash=file_hash,
                     num_features=features.shape[0],
-                    feature_dim=features.shape[1],
-                    mean_norm=round(state.norm_sum / features.shape[0], 6),
+                    feature_dim=features.shape[-1],
+                    mean_norm=round(mean_norm, 6),
                     seconds=round(seconds, 3),
                     decode_seconds=round(decoded.seconds, 3),
                     compute_seconds=round(state.compute_seconds, 3),
@@ -124,11 +130,11 @@ class Writer:
         write_features(
             state.target.feature_path,
             features,
-            row_timestamps(decoded.num_frames, recipe.view),
+            times,
             self._provenance(state),
             before=lambda file: record(hash_content(file)),
         )
-        return features.shape
+        return features.shape[0], features.shape[-1]
 
     def _record_failure(self, state: TargetState, error: VideoError, seconds: float) -> None:
         metadata = state.decoded.metadata if state.decoded else None
@@ -140,16 +146,16 @@ class Writer:
                 is_machine=isinstance(error, MachineError),
                 ffmpeg_lines=error.ffmpeg_lines,
                 damaged_share=state.decoded.damaged_share if state.decoded else None,
-                duration_seconds=metadata.duration_seconds if metadata else None,
+                duration_seconds=_duration_seconds(state, metadata) if metadata else None,
                 seconds=round(seconds, 3),
             )
         )
-        logger.error("FAILED  %s: %s", state.target.source.path, error.reason)
+        logger.error("FAILED  %s: %s", state.target.source, error.reason)
 
     def _line(self, status: RowStatus, begun: Begun) -> RowLine:
         """Start the line of a target: which it is, of which file, and what it is made with."""
         target, made_with = begun.target, self._made_with[begun.target.recipe]
-        return RowLine(
+        line = RowLine(
             time=time.time(),
             status=status,
             feature_path=target.feature_path,
@@ -159,6 +165,12 @@ class Writer:
             digest=made_with["digest"],
             weights=made_with.get("weights"),
         )
+        start, end = target.source.part
+        if start is not None:
+            line["start_seconds"] = start
+        if end is not None:
+            line["end_seconds"] = end
+        return line
 
     def _provenance(self, state: TargetState) -> dict[str, Any]:
         made_with = dict(self._made_with[state.target.recipe]) | dict(self._device or {})
@@ -169,7 +181,7 @@ class Writer:
         decoded = _decoded(state)
         assert decoded.metadata is not None
         aspect = str(decoded.metadata.sample_aspect_ratio)
-        return made_with | line | dict(_facts(decoded)) | {"sample_aspect_ratio": aspect}
+        return made_with | line | dict(_facts(state)) | {"sample_aspect_ratio": aspect}
 
 
 def _begun(state: TargetState) -> Begun:
@@ -181,14 +193,20 @@ def _decoded(state: TargetState) -> Decoded:
     return state.decoded
 
 
-def _facts(decoded: Decoded) -> RowFacts:
-    """Return what is known of a video that was decoded, as records have it."""
+def _duration_seconds(state: TargetState, metadata: VideoMetadata) -> float | None:
+    """Return the length of a source, which may be a part, as far as the video's header tells."""
+    return state.target.source.seconds_of(metadata.duration_seconds)
+
+
+def _facts(state: TargetState) -> RowFacts:
+    """Return what is known of a source that was decoded, as records have it."""
+    decoded = _decoded(state)
     metadata = decoded.metadata
     assert metadata is not None
     return RowFacts(
         num_frames=decoded.num_frames,
         damaged_share=decoded.damaged_share,
-        duration_seconds=metadata.duration_seconds,
+        duration_seconds=_duration_seconds(state, metadata),
         average_fps=metadata.average_fps,
         width=metadata.width,
         height=metadata.height,
@@ -198,7 +216,7 @@ def _facts(decoded: Decoded) -> RowFacts:
 
 def _check_finite(features: np.ndarray, recipe: Recipe) -> None:
     # Of sums, since for ten hours of video `isfinite` of each number would be 100 MB.
-    if not np.isfinite(features.sum(axis=1, dtype=np.float64)).all():
+    if not np.isfinite(features.sum(axis=-1, dtype=np.float64)).all():
         is_cast = recipe.half_precision and not recipe.l2_normalize
         hint = " or `half_precision: false`" if is_cast else ""
         raise VideoError(f"a feature is not a finite number: try `precision: float32`{hint}")

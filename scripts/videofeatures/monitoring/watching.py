@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from videofeatures.errors import MAX_SHOWN
 from videofeatures.monitoring.progress import Display, Progress
 from videofeatures.planning.jobs import Job, find_video_sizes, run_name_of
-from videofeatures.records import COMPLAINTS, Line, RecordReader
+from videofeatures.records import COMPLAINTS, Line, RecordReader, source_of
 
 POLL_SECONDS = 1
 MAX_SHARE = 0.05
@@ -87,7 +87,7 @@ class Watcher:
             self.progress.add(failed=1, num_bytes=self._end(line["feature_path"]))
             num_failed = self.progress.num_failed
             if num_failed <= MAX_SHOWN:
-                self._display.say(f"FAILED  {line.get('video_path')}: {line['reason']}")
+                self._display.say(f"FAILED  {source_of(line)}: {line['reason']}")
             if num_failed == MAX_SHOWN:
                 self._display.say("… those that follow are in the logs and in the manifest")
         elif line["status"] == "elsewhere":

@@ -32,13 +32,14 @@ def class_names(backbone: Backbone) -> list[str]:
 
 
 def find_classifier(recipe: Recipe) -> Classifier | None:
-    """Return the classifier of a recipe's backbone, or None if its classes have no names, or if the
-    weights are random or not here.
+    """Return the classifier of a recipe's backbone, or None if its classes have no names, if it is
+    not what the features are for, or if the weights are random or not here.
 
     Raises:
         UserError: see `Classifier`.
     """
-    is_meaningful = recipe.backbone.classes and recipe.weights_id != RANDOM
+    is_for_classifier = recipe.pooling in ("", "pooled")
+    is_meaningful = recipe.backbone.classes and recipe.weights_id != RANDOM and is_for_classifier
     if not (is_meaningful and os.path.exists(recipe.weights_path)):
         return None
     return Classifier(recipe.backbone, recipe.weights_path)

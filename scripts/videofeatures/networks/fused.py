@@ -15,19 +15,23 @@ from typing import TypeGuard
 import torch
 from torch import fx, nn
 from torch.fx.experimental.optimization import fuse
-from torch.fx.proxy import TraceError
 
 CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
+FOLLOWERS = (nn.BatchNorm2d, nn.BatchNorm3d, nn.ReLU)
+"""What becomes part of the convolution before it. Networks without are left alone."""
 
 
 def fold_batch_norm(module: nn.Module) -> nn.Module:
     """Fold batch normalisation into the convolution before it, and return the new module.
 
-    `module` is used up. One whose forward() has branches on its input comes back as it is.
+    `module` is used up. One whose forward() has branches on its input, or does what torch cannot
+    follow, comes back as it is.
     """
+    if not any(isinstance(layer, FOLLOWERS) for layer in module.modules()):
+        return module
     try:
         return fuse(module, inplace=True)
-    except TraceError:
+    except Exception:  # of half a dozen kinds; the network was only looked at by then
         return module
 
 

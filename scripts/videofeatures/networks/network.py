@@ -114,7 +114,9 @@ def open_network(recipe: Recipe, settings: Settings, *, device_index: int = 0) -
             recipe.precision,
         )
     check_content(recipe.weights_path)
-    network = Network(recipe.backbone, recipe.weights_path, device=device, dtype=dtype)
+    network = Network(
+        recipe.backbone, recipe.weights_path, device=device, dtype=dtype, pooling=recipe.pooling
+    )
     network.batch_size = settings.batch_size or network.batch_size
     return network
 
@@ -136,8 +138,12 @@ class Network:
         *,
         device: torch.device,
         dtype: torch.dtype,
+        pooling: str = "",
     ):
         """Load weights that `prepare_weights` made.
+
+        Args:
+            pooling: what a feature is; the backbone's own by default.
 
         Raises:
             UserError: the file is not weights of this backbone.
@@ -149,13 +155,10 @@ class Network:
         # float32 means float32: no TensorFloat-32, which has 10 bits of mantissa.
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cuda.matmul.allow_tf32 = False
-        module = load_network(backbone, weights_path)
-        setattr(module, backbone.classifier, nn.Identity())
+        pooling = pooling or next(iter(backbone.poolings), "")
+        module = backbone.extract(load_network(backbone, weights_path), pooling).eval()
         module = fold_batch_norm(module)
-        # The layout that the decoder's pixels have, and the fastest one for convolutions.
-        is_3d = backbone.view.num_frames_per_clip is not None
-        layout = torch.channels_last_3d if is_3d else torch.channels_last
-        self.module = module.to(device, dtype).to(memory_format=layout)
+        self.module = _to_channels_last(module.to(device, dtype))
         if device.type == "cpu" and is_onednn_supported(dtype):
             self.module = fuse_convolutions(self.module)
         self.device_name = torch.cuda.get_device_name() if device.type == "cuda" else device.type
@@ -163,7 +166,7 @@ class Network:
         self.std = torch.tensor(backbone.std, device=device)
 
     def features(self, batch: np.ndarray) -> np.ndarray:
-        """Return the features of a batch, (N, feature_dim), float32.
+        """Return the features of a batch, (N, feature_dim), or (N, tokens, feature_dim), float32.
 
         Takes and raises what `submit` does.
         """
@@ -213,6 +216,18 @@ class Network:
             return features.numpy()
 
         return wait
+
+
+LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
+"""By dimensions: the layout of the decoder's pixels, and the fastest one for convolutions."""
+
+
+def _to_channels_last(module: nn.Module) -> nn.Module:
+    """Give all weights the layout of their dimensions: networks on clips may have both kinds."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.ndim in LAYOUTS:
+            tensor.data = tensor.data.contiguous(memory_format=LAYOUTS[tensor.ndim])
+    return module
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

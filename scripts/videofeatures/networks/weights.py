@@ -1,6 +1,6 @@
 """Weights: found, verified and copied once, into a folder that all nodes share.
 
-A verified file is named `<name>-<identity>.pth`. The identity is the first eight
+A verified file is named `<name>-<identity>.pth`, or `.safetensors`. The identity is the first eight
 digits of the file's SHA-256 (`random` for seeded random weights), as in torchvision's
 own file names: weights given by name and the same weights given as a file are one
 thing, and a file that is replaced under the same name is another.
@@ -13,6 +13,7 @@ import importlib.util
 import os
 import re
 import shutil
+import tempfile
 import urllib.request
 from io import BufferedRandom
 from pathlib import Path
@@ -20,7 +21,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from videofeatures.errors import UserError
 from videofeatures.files import hash_content, replace_file
-from videofeatures.networks.backbones import Backbone, find_backbone
+from videofeatures.networks import hub
+from videofeatures.networks.backbones import Backbone, families, find_backbone
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -36,6 +38,9 @@ USER_FOLDER = Path("model")
 """Where users put files that cannot be downloaded; the original program's choice."""
 SHARED_FOLDER = Path("resources/weights")
 """Where verified copies are kept; jobs read only these."""
+
+SAFE = ".safetensors"
+"""What files are called that hold tensors alone, and nothing that could be run."""
 
 
 class Weights(NamedTuple):
@@ -54,7 +59,9 @@ class Weights(NamedTuple):
     @property
     def shared_path(self) -> Path:
         """Path of the verified copy, which may have yet to be made."""
-        return SHARED_FOLDER / f"{self.backbone}-{self.identity or UNKNOWN}.pth"
+        name = families.safe_name(self.backbone)
+        suffix = SAFE if _without_fragment(self.origin).endswith(SAFE) else ".pth"
+        return SHARED_FOLDER / f"{name}-{self.identity or UNKNOWN}{suffix}"
 
 
 def find_weights(backbone: str, requested: str) -> Weights:
@@ -74,18 +81,25 @@ def find_weights(backbone: str, requested: str) -> Weights:
         return Weights(backbone, RANDOM, RANDOM)
     urls = find_backbone(backbone).weights
     if requested == "auto":
-        requested = next(iter(urls))
+        requested = next(iter(urls), "auto")
     if requested not in urls:
         return Weights(backbone, requested, _identity_of_file(requested))
     url = urls[requested]
+    if os.path.isabs(url):  # of a network that is a folder
+        return Weights(backbone, url, _identity_of_file(url))
     local = _local_path(url)
-    identity = _identity_in(local.name)
+    if hub.is_origin(url) and _identity_in(url) is None and not local.is_file():
+        # The hub could not be asked when the network was described.
+        url = families.find_again(*backbone.split(":", 1)).weights[requested]
+    identity = _identity_in(url)
     if local.is_file():
         return Weights(backbone, str(local), identity or _identity_of_file(local))
     if identity is None:
         return Weights(backbone, str(local), None)
     if url.startswith("package:"):
         return Weights(backbone, _packaged_file(url) or url, identity)
+    if hub.is_origin(url):  # whose client has a cache of its own
+        return Weights(backbone, url, identity)
     cached = _torch_cache() / local.name
     return Weights(backbone, str(cached) if cached.is_file() else url, identity)
 
@@ -118,7 +132,10 @@ def prepare_weights(weights: Weights) -> Path:
         return path
 
     with replace_file(path, tidy=True) as file:
-        if "://" in weights.origin:
+        if hub.is_origin(weights.origin):
+            with open(hub.download(weights.origin), "rb") as origin:
+                shutil.copyfileobj(origin, file)
+        elif "://" in weights.origin:
             _download(weights, file)
         else:
             if not os.path.isfile(weights.origin):
@@ -128,12 +145,19 @@ def prepare_weights(weights: Weights) -> Path:
         file.flush()
         identity = hash_content(file)[:HASH_DIGITS]
         if identity != weights.identity:
+            what_to_do = "Fetch it again"
+            if hub.is_origin(weights.origin):
+                description = families.path_of(weights.backbone)
+                what_to_do = (
+                    f"If its repository has changed, remove {description}, which is made again; "
+                    "otherwise fetch it again"
+                )
             raise UserError(
                 f"{weights.origin}: its SHA-256 starts with {identity}, not {weights.identity}: "
-                "it is incomplete, or not that file. Fetch it again, or name another file "
+                f"it is incomplete, or not that file. {what_to_do}, or name another file "
                 "with the key `weights`"
             )
-        load_network(backbone, file.name, shown_path=weights.origin)
+        load_network(backbone, file.name, shown_path=weights.origin, is_safe=path.suffix == SAFE)
     return path
 
 
@@ -157,32 +181,69 @@ def check_content(shared_path: str | os.PathLike) -> None:
 
 
 def load_network(
-    backbone: Backbone, path: str | os.PathLike, *, shown_path: str | None = None
+    backbone: Backbone,
+    path: str | os.PathLike,
+    *,
+    shown_path: str | None = None,
+    is_safe: bool | None = None,
 ) -> nn.Module:
     """Return the published network with all weights of a file, in evaluation mode, on the CPU.
 
     The file holds a state dict, bare or under the key `state_dict`, with or without the
-    prefix `module.` in front of every name (as `torch.nn.DataParallel` writes it).
+    prefix `module.` in front of every name (as `torch.nn.DataParallel` writes it). In a family, its
+    layers may have other names than the network's, if the library knows what to do about it.
 
     Args:
         shown_path: what messages call the file; `path` by default.
+        is_safe: whether it is of the format safetensors; by its name by default.
 
     Raises:
         UserError: the file is not weights, or not of this network.
     """
+    shown_path = shown_path or str(path)
+    is_safe = str(path).endswith(SAFE) if is_safe is None else is_safe
+    state = _read_state(path, shown_path, is_safe=is_safe)
+    try:
+        network = _fit(backbone, state)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()[1:]]
+        problem = " ".join(line if len(line) < 200 else line[:200] + "…" for line in lines[:3])
+    else:
+        return network.eval().requires_grad_(False)
+    if backbone.converter:
+        # Libraries go by the names of files.
+        with tempfile.TemporaryDirectory() as folder:
+            link = Path(folder) / f"weights{SAFE if is_safe else '.pth'}"
+            link.symlink_to(Path(path).absolute())
+            try:
+                return backbone.convert(str(link)).eval().requires_grad_(False)
+            except Exception as error:  # libraries raise what they like
+                problem += f" As its library reads it: {type(error).__name__}: {error}"[:400]
+    name = " ".join(backbone.arguments[:1]) or backbone.constructor.split(":")[1]
+    raise UserError(
+        f"{shown_path}: these are not the weights of {name} ({problem}). Name the right file with "
+        "the key `weights`"
+    )
+
+
+def _read_state(path: str | os.PathLike, shown_path: str, *, is_safe: bool) -> dict[str, Tensor]:
     import torch
 
-    shown_path = shown_path or str(path)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        if is_safe:
+            from safetensors.torch import load_file
+
+            content: object = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen kinds for a file that is not one
         first_line = str(error).strip().splitlines()[:1]
         raise UserError(
             f"{shown_path}: cannot be read as weights ({type(error).__name__}: "
             f"{first_line[0] if first_line else 'no detail'}). It must be a state dict "
-            "saved with torch.save"
+            f"saved with torch.save, or a file of safetensors named *{SAFE}"
         ) from None
-    state = _bare_state_dict(state)
+    state = _bare_state_dict(content)
     if not state:
         raise UserError(f"{shown_path}: holds no state dict. It must be one, saved by torch.save")
     for name, tensor in state.items():
@@ -191,19 +252,23 @@ def load_network(
                 f"{shown_path}: {name} is a {kind} tensor. Weights must be dense real numbers: "
                 "save them so with torch.save"
             )
-    # On the meta device nothing is allocated or initialised, which would take seconds.
-    with torch.device("meta"):
+    return state
+
+
+def _fit(backbone: Backbone, state: dict[str, Tensor]) -> nn.Module:
+    """Return the published network with a state dict, which must have all its layers, and no other.
+
+    Raises:
+        RuntimeError: it has not.
+    """
+    import torch
+
+    # On the meta device nothing is allocated or initialised, which would take seconds. Networks
+    # of libraries may hold more than their weights: tables that are computed when they are built.
+    with torch.device("cpu" if backbone.extractor else "meta"):
         network = backbone.build()
-    try:
-        network.load_state_dict(state, strict=True, assign=True)
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()[1:]]
-        detail = " ".join(line if len(line) < 200 else line[:200] + "…" for line in lines[:3])
-        raise UserError(
-            f"{shown_path}: these are not the weights of {backbone.constructor.split(':')[1]} "
-            f"({detail}). Name the right file with the key `weights`"
-        ) from None
-    return network.eval().requires_grad_(False)
+    network.load_state_dict(state, strict=True, assign=True)
+    return network
 
 
 def _bare_state_dict(state: object) -> dict[str, Tensor] | None:
@@ -262,19 +327,30 @@ def missing_message(weights: Weights) -> str:
 def by_hand(backbone: str, url: str) -> str:
     """Return how to get weights that cannot be downloaded from here, for people."""
     hint = find_backbone(backbone).weights_hint
+    what = url
+    if hub.is_origin(url):
+        repo, file_name = hub.split_origin(url)
+        what = f"{file_name} of the repository {repo} (`hf download {repo} {file_name}`)"
     return (
-        f"Fetch {url}{f' ({hint})' if hint else ''} on a machine with a network and put it at "
+        f"Fetch {what}{f' ({hint})' if hint else ''} on a machine with a network and put it at "
         f"{_local_path(url)}, or name your file with the key `weights`. `weights: random` "
         "tries things out without"
     )
 
 
 def _local_path(url: str) -> Path:
-    return USER_FOLDER / url.rsplit("/", 1)[-1]
+    """Return where users put the file of a URL; those of hubs have the same names everywhere."""
+    *folders, name = _without_fragment(url).split("/")
+    return USER_FOLDER / ("--".join(folders[2:]) if hub.is_origin(url) else "") / name
 
 
-def _identity_in(file_name: str) -> str | None:
-    match = re.search(r"-([0-9a-f]{8,})\.", file_name)
+def _without_fragment(url: str) -> str:
+    return url.partition("#sha256=")[0]
+
+
+def _identity_in(url: str) -> str | None:
+    match = re.search(r"#sha256=([0-9a-f]{64})$", url)
+    match = match or re.search(r"-([0-9a-f]{8,})\.[^/]*$", url)
     return match and match[1][:HASH_DIGITS]
 
 

@@ -19,7 +19,11 @@ HOW_TO_QUOTE = (
 
 
 def read_cells(
-    csv_path: str | os.PathLike, columns: Sequence[str], *, suffixes: Sequence[str]
+    csv_path: str | os.PathLike,
+    columns: Sequence[str],
+    *,
+    optional: Sequence[str] = (),
+    suffixes: Sequence[str],
 ) -> Iterator[tuple[int, list[str]]]:
     """Yield each row after the first, by its first line, and its cells in these columns.
 
@@ -27,6 +31,7 @@ def read_cells(
     is a row without any. A file that is empty has no rows.
 
     Args:
+        optional: further columns, whose cells come last, and are "" where there is no such column.
         suffixes: one of which stands in each row; in a cell that spans lines, it is that of a row
             that was swallowed.
 
@@ -44,7 +49,7 @@ def read_cells(
             if not any(map(str.strip, header)):
                 _check_that_nothing_follows(reader, columns)
                 return
-            places = _find_columns(header, columns)
+            places = _find_columns(header, columns, optional)
             num_columns = len(header)
             num_needed = max(places) + 1
             last_line = reader.line_num
@@ -60,6 +65,7 @@ def read_cells(
                     )
                 if len(cells) < num_needed:
                     cells += [""] * num_needed
+                cells.append("")  # of columns that there are not: their place is the last one
                 yield line, [cells[place] for place in places]
     except _FormError as error:
         where = f", line {error.line}" if error.line else ""
@@ -111,8 +117,10 @@ def _check_that_nothing_follows(reader: Iterator[list[str]], columns: Sequence[s
             )
 
 
-def _find_columns(header: Sequence[str], columns: Sequence[str]) -> list[int]:
-    """Return the places of the columns in the first line."""
+def _find_columns(
+    header: Sequence[str], columns: Sequence[str], optional: Sequence[str]
+) -> list[int]:
+    """Return the places of the columns in the first line; -1 for one that is not there."""
     if missing := [column for column in columns if column not in header]:
         names = " and ".join(missing)
         problem = f"the first line must name the column{'s' * (len(missing) > 1)} {names} (found: "
@@ -128,13 +136,14 @@ def _find_columns(header: Sequence[str], columns: Sequence[str]) -> list[int]:
             if len(header) == 1 and separator in header[0]:
                 problem += f". Its cells are separated by {name}: save it with commas"
         raise _FormError(problem)
-    for column in columns:
+    for column in (*columns, *optional):
         if header.count(column) > 1:
             raise _FormError(
                 f"the first line names the column {column} {header.count(column)} times. Give the "
                 "others another name"
             )
-    return [header.index(column) for column in columns]
+    places = [header.index(column) for column in columns]
+    return places + [header.index(column) if column in header else -1 for column in optional]
 
 
 def _check_that_nothing_is_swallowed(

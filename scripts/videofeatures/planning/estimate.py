@@ -13,6 +13,7 @@ from videofeatures.errors import VideoError
 from videofeatures.networks.recipe import Recipe
 from videofeatures.planning.plan import Target
 from videofeatures.settings import Settings
+from videofeatures.source import Source
 from videofeatures.threaded import threaded_map_until
 from videofeatures.units import describe_seconds
 
@@ -31,7 +32,8 @@ class Estimate(NamedTuple):
         num_pending: all of them.
         num_seen: of the sample, in time.
         num_missing: of these, without a file.
-        num_broken: of these, with a file that has no picture, as far as its header tells.
+        num_broken: of these, with a file that has no picture, as far as its header tells; of a
+            part with an end, it is not read.
         durations: in seconds, of the others that say it.
     """
 
@@ -57,9 +59,8 @@ class Estimate(NamedTuple):
 
     def feature_bytes(self, recipe: Recipe) -> float:
         """Return the size of all files that are to be made by a recipe."""
-        bytes_per_row = recipe.backbone.feature_dim * recipe.bytes_per_number
-        rate = recipe.view.clips_per_second
-        num_rows = sum(max(duration * rate, 1) for duration in self.durations)
+        bytes_per_row = recipe.feature_dim * recipe.bytes_per_number
+        num_rows = sum(recipe.view.num_rows(duration) for duration in self.durations)
         return num_rows * bytes_per_row * self._scale
 
     def __str__(self) -> str:
@@ -92,7 +93,7 @@ def estimate(
     # Left, it does not wait for a header that hangs libav.
     with Libav(ReadTimeout(max_seconds), local_files_only=settings.local_files_only) as libav:
         pairs = threaded_map_until(
-            lambda target: _look_at_video(target.source.path, libav),
+            lambda target: _look_at_video(target.source, libav),
             sample,
             max_seconds=max_seconds,
             num_threads=NUM_THREADS,
@@ -104,11 +105,14 @@ def estimate(
     )
 
 
-def _look_at_video(path: str, libav: Libav) -> float | str | None:
-    """Return a video's duration in seconds, None if nothing says it; or `missing`, or `broken`."""
-    if not os.path.exists(path):
+def _look_at_video(source: Source, libav: Libav) -> float | str | None:
+    """Return how long a source lasts in seconds, None if nothing says it; or `missing`, or
+    `broken`."""
+    if not os.path.exists(source.path):
         return "missing"
+    if source.end_seconds is not None:
+        return source.seconds_of(None)  # the CSV says it
     try:
-        return libav.read_duration(path)
+        return source.seconds_of(libav.read_duration(source.path))
     except (VideoError, OSError):
         return "broken"

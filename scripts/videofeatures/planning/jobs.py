@@ -194,17 +194,32 @@ def read_job(path: str | os.PathLike) -> Job:
 
 
 def find_video_sizes(targets: Sequence[Target]) -> dict[str, int]:
-    """Return the bytes of each target's video, by its feature path; 0 where there is none."""
+    """Return the bytes of each target's video, by its feature path; 0 where there is none.
+
+    Of a part with an end, it is its share of them, as if the video ended with the last of these
+    parts: how long it is is not known before it is opened.
+    """
     files = threaded_map(lambda target: stat_or_none(target.source.path), targets)
+    last_end: dict[str, float] = {}
+    for source, *_ in targets:
+        if source.end_seconds is not None:
+            last_end[source.path] = max(last_end.get(source.path, 0.0), source.end_seconds)
+
+    def share_of(source: Source) -> float:
+        if source.end_seconds is None:
+            return 1.0
+        return (source.end_seconds - source.offset_seconds) / last_end[source.path]
+
     return {
-        target.feature_path: file.st_size if file else 0
+        target.feature_path: int(file.st_size * share_of(target.source)) if file else 0
         for target, file in zip(targets, files, strict=True)
     }
 
 
 def describe_job(job: Job) -> str:
     """Return what a job works on, in a few words, for people."""
-    first, last = (Path(job.targets[k].source.path).name for k in (0, -1))
+    sources = [job.targets[k].source for k in (0, -1)]
+    first, last = (str(source._replace(path=Path(source.path).name)) for source in sources)
     if len(job.targets) == 1:
         return first
     return f"{len(job.targets)} videos, {first} … {last}"
@@ -234,7 +249,7 @@ def describe_end(
         f"failed, {num_unfinished} not finished"
     ]
     for pairs in (failed, in_work):
-        lines += [f"  {target.source.path}: {reason}" for target, reason in pairs[:max_shown]]
+        lines += [f"  {target.source}: {reason}" for target, reason in pairs[:max_shown]]
         if len(pairs) > max_shown:
             lines.append(f"  … and {len(pairs) - max_shown} more")
     if num_complained:

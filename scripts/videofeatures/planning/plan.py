@@ -28,10 +28,15 @@ from videofeatures.planning.rows import (
     folder_problem,
     read_rows,
 )
-from videofeatures.planning.staleness import Staleness, find_difference, is_same_video
+from videofeatures.planning.staleness import (
+    Staleness,
+    find_difference,
+    is_same_part,
+    is_same_video,
+)
 from videofeatures.records import Record, Records, read_records
 from videofeatures.settings import Config, Trust, config_problems
-from videofeatures.source import Source
+from videofeatures.source import Source, part_cells
 from videofeatures.threaded import threaded_map
 
 MISSING = "no feature file"
@@ -42,7 +47,10 @@ INTERRUPTED = "its process was killed while it worked on it"
 MAX_NAMED = 5
 """Rows that brought their process down, it may be, which are named."""
 
-PENDING_COLUMNS = ("video_path", "feature_path", "reason", "failed_before")
+PENDING_COLUMNS = (
+    *("video_path", "feature_path", "start_seconds", "end_seconds"),
+    *("reason", "failed_before"),
+)
 """Of the list of all pending rows."""
 
 
@@ -89,7 +97,7 @@ class Target(NamedTuple):
 
     def __str__(self) -> str:
         failure = f" (failed before: {self.failure})" if self.failure else ""
-        return f"{self.feature_path}  ←  {self.source.path}: {self.why}{failure}"
+        return f"{self.feature_path}  ←  {self.source}: {self.why}{failure}"
 
 
 class Request(NamedTuple):
@@ -185,7 +193,7 @@ class Plan:
             )
         for why, count in Counter(target.why for target in pending).most_common():
             lines.append(f"{count:>8} {why}")
-        if interrupted := [target.source.path for target in pending if target.num_interrupted]:
+        if interrupted := [str(target.source) for target in pending if target.num_interrupted]:
             shown = ", ".join(interrupted[:MAX_NAMED])
             more = " …" if len(interrupted) > MAX_NAMED else ""
             lines.append(
@@ -367,10 +375,11 @@ def find_pending(
 
 
 def _is_same_attempt(source: Source, record: Record, recipe: Recipe, trust: Trust) -> bool:
-    """Whether a failure was that of this video as it is now, with these settings and weights."""
+    """Whether a failure was that of this part of this video as it is now, with these settings and
+    weights."""
     if record.is_machine or find_difference(record, recipe):
         return False
-    return is_same_video(record, stat_or_none(source.path), trust)
+    return is_same_part(record, source) and is_same_video(record, stat_or_none(source.path), trust)
 
 
 def list_pending(pending: Sequence[Target], max_shown: int, path: Path) -> Iterator[str]:
@@ -385,9 +394,9 @@ def list_pending(pending: Sequence[Target], max_shown: int, path: Path) -> Itera
             writer = csv.writer(file)
             writer.writerow(PENDING_COLUMNS)
             for target in pending:
-                writer.writerow(
-                    [target.source.path, target.feature_path, target.why, text_cell(target.failure)]
-                )
+                source = target.source
+                texts = (target.why, text_cell(target.failure))
+                writer.writerow([source.path, target.feature_path, *part_cells(source), *texts])
     except OSError as error:
         yield f"{num_more} ({path}: {error.strerror})"
     else:

@@ -19,7 +19,16 @@ from videofeatures.settings import Config
 from videofeatures.source import Source
 
 COLUMNS = ("video_path", "feature_path")
+PART_COLUMNS = ("start", "end")
+"""Which part of the video it is, in seconds; either may be empty, or not there."""
+
 FEATURE_SUFFIXES = (".npy", ".npz")
+
+NUMBER = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+"""How seconds are written; with an exponent by programs, where there are few of them."""
+
+MAX_SECONDS = 1e9
+"""30 years: whatever this is, it is no second of a video."""
 
 NOT_FOR_OUTPUTS = re.compile(r"[{}\n\r]")
 """What Snakemake cannot have in the name of an output: wildcards, and its lists by lines."""
@@ -55,7 +64,8 @@ def find_own_paths(config: Config) -> dict[str, str]:
 def read_rows(
     csv_path: str | os.PathLike, *, own_paths: Mapping[str, str] | None = None
 ) -> list[Row]:
-    """Return the `video_path,feature_path` rows of a CSV; other columns are ignored.
+    """Return the `video_path,feature_path` rows of a CSV, with `start,end` where they are; other
+    columns are ignored.
 
     Cells are taken literally (no stripping, no `NA`). A UTF-8 BOM, CRLF, quoted
     cells, blank lines and an empty file are all fine.
@@ -74,8 +84,8 @@ def read_rows(
     features: set[int] = set()
     others = {hash(fold(place)) for place in own_places}
     doubtful: set[int] = set()
-    for line, video_path, feature_path in _read_lines(csv_path):
-        if row_problems := problems_of(video_path, feature_path):
+    for line, video_path, feature_path, start, end in _read_lines(csv_path):
+        if row_problems := problems_of(video_path, feature_path, start, end):
             problems += [f"{csv_path}, line {line}: {problem}" for problem in row_problems]
             continue
         path = os.path.normpath(feature_path)
@@ -85,7 +95,7 @@ def read_rows(
         features.add(key)
         if _may_be_feature_file(video_path):
             others |= {hash(fold(place)) for place in _places_of_video(places, video_path)}
-        rows.append(Row(Source(video_path), (path,)))
+        rows.append(Row(Source(video_path, _seconds(start), _seconds(end)), (path,)))
     doubtful |= others & features
     del features, others
     owner_of = _find_owners(places, own_places)
@@ -103,13 +113,18 @@ def read_rows(
     return rows
 
 
-def _read_lines(csv_path: str | os.PathLike) -> Iterator[tuple[int, str, str]]:
-    """Yield the number, video_path and feature_path of each line that is not blank."""
-    for line, (video_path, feature_path) in read_cells(
-        csv_path, COLUMNS, suffixes=FEATURE_SUFFIXES
+def _read_lines(csv_path: str | os.PathLike) -> Iterator[tuple[int, str, str, str, str]]:
+    """Yield the number, video_path, feature_path, start and end of each line that is not blank."""
+    for line, (video_path, feature_path, start, end) in read_cells(
+        csv_path, COLUMNS, optional=PART_COLUMNS, suffixes=FEATURE_SUFFIXES
     ):
-        if video_path or feature_path:
-            yield line, video_path, feature_path
+        if video_path or feature_path or start or end:
+            yield line, video_path, feature_path, start, end
+
+
+def _seconds(cell: str) -> float | None:
+    """Return the seconds in a cell of `start` or `end`; None for 0, where all videos start."""
+    return float(cell) or None if cell else None
 
 
 def _may_be_feature_file(video_path: str) -> bool:
@@ -160,8 +175,8 @@ class _Collisions:
     def find(self, csv_path: str | os.PathLike) -> Iterator[tuple[int, str]]:
         """Yield the line of each row that has such a feature_path, and what is wrong with it."""
         features = []
-        for line, video_path, feature_path in _read_lines(csv_path):
-            if problems_of(video_path, feature_path):
+        for line, video_path, feature_path, start, end in _read_lines(csv_path):
+            if problems_of(video_path, feature_path, start, end):
                 continue
             if _may_be_feature_file(video_path):
                 for place in _places_of_video(self._places, video_path):
@@ -198,7 +213,7 @@ class _Collisions:
             self._before[key].append((line, feature_path, place))
 
 
-def problems_of(video_path: str, feature_path: str) -> list[str]:
+def problems_of(video_path: str, feature_path: str, start: str = "", end: str = "") -> list[str]:
     """Return what is wrong with the text of one row, without a look at the disk."""
     problems = []
     for column, path in zip(COLUMNS, (video_path, feature_path), strict=True):
@@ -211,6 +226,37 @@ def problems_of(video_path: str, feature_path: str) -> list[str]:
             f"feature_path {feature_path!r} holds a brace or a line break, which Snakemake "
             "cannot have in the name of an output. Rename it (video paths may hold them)"
         )
+    if start or end:
+        problems += _problems_of_part(start, end)
+    return problems
+
+
+def _problems_of_part(start: str, end: str) -> list[str]:
+    """Return what is wrong with the cells `start` and `end` of one row."""
+    problems = []
+    for column, cell in zip(PART_COLUMNS, (start, end), strict=True):
+        if not cell:
+            continue
+        if not NUMBER.fullmatch(cell):
+            problems.append(
+                f"{column} {cell!r} is not a number of seconds. Write it in digits, with a point "
+                "(83.5 for 1:23.5), or leave the cell empty"
+            )
+        elif float(cell) >= MAX_SECONDS:
+            problems.append(f"{column} {cell!r} is no time in a video, in seconds")
+    if problems or not end:
+        return problems
+    first, last = float(start or 0), float(end)
+    if first == last:
+        problems.append(
+            f"start and end are both {end!r}: nothing is between them. Write a later end, or "
+            "leave it empty for the end of the video"
+            if start
+            else f"end {end!r} is where videos start. Write a later one, or leave it empty for "
+            "the end of the video"
+        )
+    elif first > last:
+        problems.append(f"end {end!r} is before start {start!r}. Exchange them, it may be")
     return problems
 
 

@@ -18,6 +18,7 @@ from videofeatures.source import Source
 NOT_WHOLE = "its feature file is not whole"
 OLDER = "the video is newer than its features"
 CHANGED = "the video has changed since"
+OTHER_PART = "made of another part of the video"
 OTHER_SETTINGS = "made with other settings"
 OTHER_WEIGHTS = "made with other weights"
 
@@ -56,9 +57,9 @@ class Staleness:
     ) -> tuple[str, str] | None:
         """Return why a feature file has to be made again, and a detail or "", or None.
 
-        By the record of it, it was made with other settings or weights, or of another content of
-        its video, or is shorter than it was. Without a record, it is no whole file of features,
-        or older than its video. A video that has been deleted since changes nothing.
+        By the record of it, it was made with other settings or weights, of another part or another
+        content of its video, or is shorter than it was. Without a record, it is no whole file of
+        features, or older than its video. A video that has been deleted since changes nothing.
 
         Args:
             feature: of the file at `path`.
@@ -71,10 +72,12 @@ class Staleness:
                 return reason, self._difference(made.digest, number)
             if reason == OTHER_WEIGHTS:
                 return reason, f"{made.weights} → {recipe.weights_id}"
+            if not is_same_part(made, source):
+                return OTHER_PART, ""
             num_bytes = (made.num_features or 0) * (made.feature_dim or 0) * recipe.bytes_per_number
             if feature.st_size < num_bytes:
                 return NOT_WHOLE, f"{feature.st_size:,} bytes, and {num_bytes:,} of features alone"
-        elif fault := find_fault(path, recipe.backbone.feature_dim):
+        elif fault := find_fault(path, recipe):
             return NOT_WHOLE, fault
         video = stat_or_none(source.path)
         if video is None:
@@ -92,6 +95,11 @@ def find_difference(record: Record, recipe: Recipe) -> str | None:
         return OTHER_SETTINGS
     is_known = recipe.weights_id is not None
     return OTHER_WEIGHTS if is_known and record.weights != recipe.weights_id else None
+
+
+def is_same_part(record: Record, source: Source) -> bool:
+    """Return whether a record is of this part of its video, or of the whole of it, as it is now."""
+    return (record.start_seconds, record.end_seconds) == source.part
 
 
 def is_same_video(record: Record, video: os.stat_result | None, trust: Trust = "time") -> bool:
@@ -112,13 +120,13 @@ def _is_same_time(one_ns: int, other_ns: int) -> bool:
     return distance < FINE_NS or (is_coarse and distance < COARSE_NS)
 
 
-def find_fault(path: str, feature_dim: int) -> str | None:
+def find_fault(path: str, recipe: Recipe) -> str | None:
     """Return why a file that some other program has made cannot be whole features, or None.
 
     Reads its header; of an `.npz`, that of its `features`.
 
     Args:
-        feature_dim: length of each row.
+        recipe: that is to have made it.
     """
     import numpy as np  # a job, which imports this, does without for a while
 
@@ -140,8 +148,9 @@ def find_fault(path: str, feature_dim: int) -> str | None:
         return error.strerror or str(error)
     except Exception as error:  # half a dozen kinds, for a file that is none
         return f"no features of NumPy: {error}"
-    if dtype.kind != "f" or len(shape) != 2 or shape[0] < 1 or shape[1] != feature_dim:
-        return f"{dtype} {shape}, not rows of {feature_dim} features"
+    is_like_features = dtype.kind == "f" and len(shape) == recipe.num_dims and shape[0]
+    if not is_like_features or shape[-1] != recipe.feature_dim:
+        return f"{dtype} {shape}, not rows of {recipe.feature_dim} features"
     return None
 
 

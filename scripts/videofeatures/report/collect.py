@@ -9,6 +9,7 @@ import pandas as pd
 
 from videofeatures.records import Line, RecordReader
 from videofeatures.report.manifest import manifest_path
+from videofeatures.source import Source
 
 ATTEMPT_FACTS = (
     "time",
@@ -74,6 +75,8 @@ def collect(results: str | os.PathLike) -> Collected:
         na_values={
             name: [""]
             for name in (
+                "start_seconds",
+                "end_seconds",
                 "num_features",
                 "feature_dim",
                 "duration_seconds",
@@ -115,6 +118,13 @@ def _add_line(
             attempts["mean_norm"][-1] = line.get("mean_length")
         attempts["process"].append(len(processes) - 1)
         attempts["run_number"].append((processes[-1] if processes else {}).get("run_number") or 0)
+
+
+def source_of(row: pd.Series) -> Source:
+    """Return what a row of a table is made of: its columns `video_path`, and, where it is a part,
+    `start_seconds` and `end_seconds`."""
+    ends = (row.get(name) for name in ("start_seconds", "end_seconds"))
+    return Source(str(row["video_path"]), *(None if pd.isna(end) else float(end) for end in ends))
 
 
 def device_labels(processes: pd.DataFrame) -> pd.Series:

@@ -14,6 +14,7 @@ from videofeatures.files import replace_text, text_cell
 from videofeatures.planning.plan import Plan, Target, make_plan
 from videofeatures.planning.rows import Row
 from videofeatures.records import Record
+from videofeatures.source import part_cells
 from videofeatures.threaded import threaded_map
 
 STATES = ("done", "failed", "missing", "pending")
@@ -24,6 +25,8 @@ same, and stale: the column `stale` says why."""
 COLUMNS = (
     "video_path",
     "feature_path",
+    "start_seconds",
+    "end_seconds",
     "state",
     "reason",
     "stale",
@@ -105,7 +108,8 @@ def _lines(plan: Plan) -> Iterator[tuple[str, list[object]]]:
                     reasons["pending"] = f"{target.why}; the machine failed: {failure.reason}"
                 reason = reasons.get(state, target.why)
             texts = (text_cell(reason), text_cell(stale))
-            yield state, [row.source.path, path, state, *texts, *_facts(record)]
+            cells = [row.source.path, path, *part_cells(row.source), state]
+            yield state, [*cells, *texts, *_facts(record)]
 
 
 def _state(target: Target | None) -> str:

@@ -23,9 +23,10 @@ from videofeatures.networks.recipe import Recipe
 from videofeatures.networks.weights import RANDOM
 from videofeatures.planning.plan import check_config, find_recipes, make_plan
 from videofeatures.report import charts, report_path, samples
-from videofeatures.report.collect import Collected, collect
+from videofeatures.report.collect import Collected, collect, source_of
 from videofeatures.report.manifest import STATES, write_manifest
 from videofeatures.settings import Config
+from videofeatures.source import Source
 from videofeatures.units import describe_bytes, describe_seconds
 
 NUM_SAMPLES = 6
@@ -192,7 +193,7 @@ def _problems(rows: pd.DataFrame) -> dict[str, Any]:
                 "state": state,
                 "reason": first["reason"],
                 "ffmpeg_lines": first["ffmpeg_lines"].replace(" | ", "\n"),
-                "paths": list(group["video_path"][:NUM_PATHS]),
+                "paths": [str(source_of(row)) for _, row in group[:NUM_PATHS].iterrows()],
             }
         )
     order = {state: k for k, state in enumerate(STATES)}
@@ -234,7 +235,9 @@ def _samples_map_and_pairs(
             {
                 "cosine": f"{pair.cosine:.3f}",
                 "num_more": pair.num_more,
-                "paths": [done.loc[path, "video_path"] for path in (pair.first, pair.second)],
+                "paths": [
+                    str(source_of(row)) for _, row in done.loc[[pair.first, pair.second]].iterrows()
+                ],
                 "pictures": [pictures.get(path, "") for path in (pair.first, pair.second)],
             }
             for pair in pairs
@@ -247,7 +250,7 @@ def _classifier(
     features: samples.Features, done: pd.DataFrame, recipe: Recipe
 ) -> Classifier | None:
     """Return the backbone's classifier, or None if it has none, or none for these features."""
-    fits = features.means.shape[1] == recipe.backbone.feature_dim
+    fits = features.means.shape[1] == recipe.feature_dim
     norms_known = not recipe.l2_normalize or done["mean_norm"].notna().any()
     return find_classifier(recipe) if fits and norms_known else None
 
@@ -255,6 +258,11 @@ def _classifier(
 def _mean_norm(facts: pd.Series, recipe: Recipe) -> float:
     norm = facts.get("mean_norm")
     return float(norm) if recipe.l2_normalize and pd.notna(norm) else 1.0
+
+
+def _known(facts: pd.Series, name: str) -> float | None:
+    value = facts.get(name)
+    return float(value) if pd.notna(value) else None
 
 
 def _samples(
@@ -268,16 +276,18 @@ def _samples(
         with contextlib.suppress(OSError, ValueError):  # it has been removed meanwhile, say
             without_pictures.append(
                 samples.read_sample(
-                    facts["video_path"],
+                    source_of(facts),
                     str(path),
                     recipe.view,
                     num_pictures=NUM_STRIP,
                     classifier=classifier,
                     mean_norm=_mean_norm(facts, recipe),
+                    duration_seconds=_known(facts, "duration_seconds"),
+                    average_fps=_known(facts, "average_fps"),
                 )
             )
     pictures = samples.take_pictures(
-        {s.feature_path: (s.video_path, list(s.picture_times)) for s in without_pictures},
+        {s.feature_path: (s.source, list(s.picture_times)) for s in without_pictures},
         height=STRIP_HEIGHT,
         max_seconds=PICTURE_SECONDS,
         local_files_only=config.local_files_only,
@@ -310,7 +320,7 @@ def _describe_sample(
         )
     several = len(sample.times) > 1
     return {
-        "video_path": sample.video_path,
+        "video_path": str(sample.source),
         "facts": ", ".join(part for part in parts if part),
         "strip": strip,
         "has_predictions": bool(sample.predictions),
@@ -322,10 +332,10 @@ def _describe_sample(
 def _middle_pictures(done: pd.DataFrame, config: Config) -> dict[str, str]:
     """Return a picture from the middle of each video, as a data URL, by feature path."""
     half = done["duration_seconds"].fillna(0) / 2
-    wanted = {
-        str(path): (str(video), [float(seconds)])
-        for path, video, seconds in zip(done.index, done["video_path"], half, strict=True)
-    }
+    wanted: dict[str, tuple[Source, list[float]]] = {}
+    for (path, facts), seconds in zip(done.iterrows(), half, strict=True):
+        source = source_of(facts)
+        wanted[str(path)] = (source, [source.offset_seconds + float(seconds)])
     pictures = samples.take_pictures(
         wanted,
         height=MAP_HEIGHT,
@@ -351,7 +361,7 @@ def _describe_map(
         {
             "x": points[:, 0],
             "y": points[:, 1],
-            "video_path": facts["video_path"].to_numpy(),
+            "video_path": [str(source_of(row)) for _, row in facts.iterrows()],
             "duration": [
                 describe_seconds(s) if pd.notna(s) else "?" for s in facts["duration_seconds"]
             ],

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
 import pandas as pd
 
-from videofeatures.decoding.clips import row_timestamps
-from videofeatures.decoding.view import View
+from videofeatures.decoding.times import FrameTimes, RowTimes, row_times
+from videofeatures.decoding.view import USUAL_FPS, View
 from videofeatures.errors import VideoError
 from videofeatures.extraction.features import normalize
-from videofeatures.extraction.storage import read_features
+from videofeatures.extraction.storage import read_features, read_row_times
 from videofeatures.networks.classifier import Classifier, Prediction
 from videofeatures.report.thumbnails import data_url, frames_at
+from videofeatures.source import Source
 from videofeatures.threaded import NUM_THREADS, threaded_map_until
 
 NUM_DECODED = max(2, min(8, os.cpu_count() or 2))
@@ -34,6 +35,9 @@ MIN_CENTRED = 10
 
 SAME_SECONDS = 0.05
 """Two copies of a video that were cut or encoded apart may differ in length by a frame."""
+
+SHOWN_SECONDS = 0.01
+"""After a frame's beginning, it is shown for sure: that is written with rounding."""
 
 MIN_MAPPED = 5
 MAX_PERPLEXITY = 30
@@ -74,7 +78,7 @@ class Sample(NamedTuple):
         predictions: of each picture's row, the most probable classes; empty without a classifier.
     """
 
-    video_path: str
+    source: Source
     feature_path: str
     times: np.ndarray
     similarity: np.ndarray
@@ -93,10 +97,10 @@ def read_means(paths: Iterable[str], *, max_seconds: float) -> Features:
     def mean_of(path: str) -> np.ndarray | None:
         try:
             features, _ = read_features(path)
-            mean = features.astype(np.float32).mean(axis=0)
+            mean = _as_rows(features).astype(np.float32).mean(axis=0)
         except (OSError, ValueError):
             return None  # not one of ours, or gone
-        return mean if features.ndim == 2 and np.isfinite(mean).all() else None
+        return mean if mean.ndim == 1 and np.isfinite(mean).all() else None
 
     pairs = threaded_map_until(mean_of, paths, max_seconds=max_seconds, num_threads=NUM_THREADS)
     means = {path: mean for path, mean in pairs if mean is not None}
@@ -105,6 +109,11 @@ def read_means(paths: Iterable[str], *, max_seconds: float) -> Features:
     usual = dims.mode().iloc[0] if len(dims) else 0
     kept = sorted(path for path, mean in means.items() if len(mean) == usual)
     return Features(kept, np.array([means[path] for path in kept]).reshape(len(kept), usual))
+
+
+def _as_rows(features: np.ndarray) -> np.ndarray:
+    """Return features, (rows, feature_dim); of those with several tokens a row, their mean."""
+    return features.mean(axis=1, dtype=np.float32) if features.ndim == 3 else features
 
 
 def centre(means: np.ndarray) -> np.ndarray:
@@ -183,7 +192,7 @@ def make_map(means: np.ndarray) -> np.ndarray:
 
 
 def take_pictures(
-    wanted: Mapping[str, tuple[str, Sequence[float]]],
+    wanted: Mapping[str, tuple[Source, Sequence[float]]],
     *,
     height: int,
     max_seconds: float,
@@ -192,16 +201,19 @@ def take_pictures(
     """Return pictures of videos at some times, as data URLs, "" where there is none.
 
     Args:
-        wanted: by feature path, the video's path, and rising times in seconds.
+        wanted: by feature path, what it is made of, and rising times in seconds from the
+            container's zero.
 
     Returns:
         By feature path, of those videos that could be read in time.
     """
 
     def pictures_of(feature_path: str) -> list[str] | None:
-        path, times = wanted[feature_path]
+        source, times = wanted[feature_path]
         try:
-            pictures = frames_at(path, times, height=height, local_files_only=local_files_only)
+            pictures = frames_at(
+                source.path, times, height=height, local_files_only=local_files_only
+            )
         except (VideoError, av.FFmpegError, OSError):
             return None
         return [data_url(picture) if picture else "" for picture in pictures]
@@ -212,38 +224,87 @@ def take_pictures(
     return {path: pictures for path, pictures in pairs if pictures is not None}
 
 
-def times_of_rows(num_rows: int, view: View) -> np.ndarray:
+def times_of_rows(
+    num_rows: int,
+    view: View,
+    *,
+    duration_seconds: float | None = None,
+    average_fps: float | None = None,
+) -> RowTimes:
     """Return times for the rows of a file that does not hold them, as if the last clip were full.
 
-    Returns:
-        (num_rows,), float64, in seconds.
+    They are a guess where frames have times of their own: those are taken to be evenly spread.
+
+    Args:
+        duration_seconds, average_fps: of the video; None if they are not known.
     """
-    return row_timestamps(num_rows * (view.num_frames_per_clip or 1), view)
+    windows = view.windows
+    num_frames = (num_rows - 1) * windows.stride + windows.span
+    if view.constant_rate is not None:
+        frames = FrameTimes.at_rate(num_frames, view)
+    else:
+        fps = average_fps or USUAL_FPS
+        frames = FrameTimes.spaced(num_frames, duration_seconds or num_frames / fps)
+    return row_times(frames, view)
+
+
+def _read_times(
+    feature_path: str,
+    features: np.ndarray,
+    timestamps: np.ndarray | None,
+    view: View,
+    offset_seconds: float,
+    **of_video: Any,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a time for each row, and one at which its video shows what it saw.
+
+    They are the same, the middle, but for key frames, which stand for the time until the next one.
+    """
+    guess = None
+    if timestamps is None:
+        guess = times_of_rows(len(features), view, **of_video).shifted(offset_seconds)
+        timestamps = guess.timestamps
+    if not view.keyframes_only or view.num_frames_per_clip is not None:
+        return timestamps, timestamps
+    times = guess or read_row_times(feature_path)
+    assert times is not None  # it has timestamps
+    return timestamps, np.minimum(times.start_seconds + SHOWN_SECONDS, timestamps)
 
 
 def read_sample(
-    video_path: str,
+    source: Source,
     feature_path: str,
     view: View,
     *,
     num_pictures: int,
     classifier: Classifier | None,
     mean_norm: float,
+    duration_seconds: float | None = None,
+    average_fps: float | None = None,
 ) -> Sample:
     """Return what a feature file says of its video, without pictures, which take longer.
 
     Args:
         mean_norm: of the features before they were divided by their norms; 1 if they were
             not. With it, the classifier sees nearly what it would have seen.
+        duration_seconds, average_fps: of the video; None if they are not known.
 
     Raises:
         OSError, ValueError: the file is gone, or is no feature file.
     """
     features, timestamps = read_features(feature_path)
-    if timestamps is None:
-        timestamps = times_of_rows(len(features), view)
+    features = _as_rows(features)
+    times, seen = _read_times(
+        feature_path,
+        features,
+        timestamps,
+        view,
+        source.offset_seconds,
+        duration_seconds=duration_seconds,
+        average_fps=average_fps,
+    )
     step = -(-len(features) // MAX_ROWS_SHOWN)
-    shown, times = features[::step].astype(np.float32), timestamps[::step]
+    shown, times, seen = features[::step].astype(np.float32), times[::step], seen[::step]
     unit = normalize(shown)
     num_pictures = min(num_pictures, len(shown))
     pictured = np.linspace(0, len(shown) - 1, num_pictures).round().astype(int)
@@ -251,12 +312,12 @@ def read_sample(
     if classifier is not None:
         predictions = classifier.predict(shown[pictured] * mean_norm, num_classes=3)
     return Sample(
-        video_path=video_path,
+        source=source,
         feature_path=feature_path,
         times=times,
         similarity=unit @ unit.T,
         num_rows=len(features),
-        picture_times=times[pictured],
+        picture_times=seen[pictured],
         pictures=[],
         predictions=predictions,
     )

@@ -22,6 +22,7 @@ from videofeatures.decoding.ffmpeg import ffmpeg_path, ffmpeg_version, find_code
 from videofeatures.decoding.ffmpeg_decoder import FfmpegDecoder
 from videofeatures.errors import UserError, VideoError, describe_os_error
 from videofeatures.files import replace_file
+from videofeatures.networks import hub
 from videofeatures.networks.classifier import find_classifier
 from videofeatures.networks.devices import find_devices
 from videofeatures.networks.network import Network, choose_device, choose_dtype, open_network
@@ -190,11 +191,15 @@ def check_weights(weights: Weights) -> Finding:
     Copies what is there to its place.
 
     Raises:
-        UserError, OSError: see `prepare_weights` and `check_content`.
+        UserError, OSError: see `prepare_weights`, `check_content` and `hub.check_origin`.
     """
     if weights.identity is None:
         return Finding(False, "weights", missing_message(weights))
-    if "://" in weights.origin and not weights.shared_path.exists():
+    is_prepared = weights.shared_path.exists()
+    if hub.is_origin(weights.origin) and not is_prepared:
+        hub.check_origin(weights.origin)
+        return Finding(True, "weights", f"{weights.origin} will be fetched by the first run")
+    if "://" in weights.origin and not is_prepared:
         request = urllib.request.Request(weights.origin, method="HEAD")
         try:
             urllib.request.urlopen(request, timeout=URL_TIMEOUT_SECONDS).close()
@@ -234,7 +239,7 @@ def check_video(plan: Plan) -> Finding:
             try:
                 pixels = list(islice(clips, MAX_FRAMES_SHOWN))
             except VideoError as error:
-                failures.append(f"{source.path}: {error}")
+                failures.append(f"{source}: {error}")
                 continue
         assert decoding.metadata is not None  # frames came of it
         seconds = time.monotonic() - started
@@ -249,7 +254,7 @@ def check_video(plan: Plan) -> Finding:
         class_text = f", {captions[0]} to the network" if captions else ""
         kind = "clips" if recipe.view.num_frames_per_clip else "frames"
         text = (
-            f"{source.path}: {_describe(decoding.metadata)}{class_text}. {len(pixels)} {kind} "
+            f"{source}: {_describe(decoding.metadata)}{class_text}. {len(pixels)} {kind} "
             f"decoded in {seconds:.1f} s, the network does {rate:.3g} a second; see {path}"
         )
         return Finding(bool(np.isfinite(features).all()), "a video", text)

@@ -1,17 +1,20 @@
 """The backbones: each is data plus a constructor.
 
 To add one, write an entry of `BACKBONES`, and a constructor if
-no library has one (a module beside this). Nothing else has to change.
+no library has one (a module beside this). Nothing else has to change. Those of whole libraries are
+described by `families`.
 """
 
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from videofeatures.decoding.view import View
 from videofeatures.errors import UserError
+from videofeatures.networks.backbones import families
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,17 +22,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Backbone:
-    """A CNN and all that is needed to feed it.
+    """A network and all that is needed to feed it: data, so that planning does without torch.
 
     Attributes:
-        constructor: `module:function` that builds the whole published network,
-            classifier included, so that its weights load strictly. Imported only when
-            called: planning does not need torch.
-        classifier: name of the last layer. Features are what goes into it.
-        feature_dim: length of one feature.
-        weights: URLs by the names of the weights, the first by default; or
-            `package:module/path` for a file that a Python package ships. A file name
-            like `…-394f9c45.pth` ends in the first digits of the file's SHA-256.
+        constructor: `module:function` that builds the whole published network, classifier included,
+            so that its weights load strictly. Imported only when called.
+        arguments: what it is called with.
+        classifier: name of the last layer. Features are what goes into it. "" with an `extractor`.
+        extractor: `module:function` that is given the published network and a pooling, and returns
+            a network that gives features.
+        converter: `module:function` that is given a file of weights in which layers have other
+            names, and `arguments`, and returns the network with them, as its own library does it.
+        feature_dim: length of one feature, of the first pooling.
+        poolings: what a feature can be, each with its length, the default first; see `POOLINGS`.
+        weights: origins by the names of the weights, the first by default: URLs; `hf://` with a
+            repository, a file, and the file's SHA-256 if it is known; or `package:module/path` for
+            a file that a Python package ships. A file name like `…-394f9c45.pth` ends in the first
+            digits of the file's SHA-256.
         classes: `module:weights` of torchvision, whose names of classes are those of the
             classifier, in its order; "" if there are none.
         weights_hint: what a user who has to fetch the weights should know, or "".
@@ -39,8 +48,12 @@ class Backbone:
     """
 
     constructor: str
-    classifier: str
+    arguments: tuple[str, ...] = ()
+    classifier: str = ""
+    extractor: str = ""
+    converter: str = ""
     feature_dim: int
+    poolings: dict[str, int] = field(default_factory=dict)
     weights: dict[str, str]
     view: View
     mean: tuple[float, float, float]
@@ -48,10 +61,54 @@ class Backbone:
     classes: str = ""
     weights_hint: str = ""
 
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Backbone:
+        """Return the backbone of which `dataclasses.asdict` made `content`."""
+        tuples = {key: tuple(content[key]) for key in ("arguments", "mean", "std")}
+        return cls(**content | tuples | {"view": View(**content["view"])})
+
     def build(self) -> nn.Module:
         """Return the published network, untrained, on torch's default device."""
-        module, function = self.constructor.split(":")
-        return getattr(importlib.import_module(module), function)()
+        return _resolve(self.constructor)(*self.arguments)
+
+    def extract(self, network: nn.Module, pooling: str) -> nn.Module:
+        """Return a network that gives the features of the published one, which is used up.
+
+        It takes normalised pixels, (N, 3, height, width) or (N, 3, frames, height, width), and
+        returns (N, feature_dim), or (N, tokens, feature_dim).
+
+        Args:
+            pooling: one of `poolings`; "" if there are none.
+        """
+        if self.extractor:
+            return _resolve(self.extractor)(network, pooling)
+        from torch import nn
+
+        network.set_submodule(self.classifier, nn.Identity())
+        return network
+
+    def convert(self, path: str) -> nn.Module:
+        """Return the published network with the weights of a file that names layers otherwise.
+
+        Raises:
+            Exception: of any kind, as the library has it: the file does not fit.
+        """
+        return _resolve(self.converter)(path, *self.arguments)
+
+
+def _resolve(name: str) -> Callable[..., Any]:
+    module, function = name.split(":")
+    return getattr(importlib.import_module(module), function)
+
+
+POOLINGS = {
+    "pooled": "what the network itself makes of its last layer, as its classifier is given it",
+    "projected": "that, projected to where the network's texts are",
+    "class_token": "the class token of the last layer",
+    "mean": "the mean of all patches' or tubes' tokens of the last layer",
+    "tokens": "each of these tokens: a feature file has (rows, tokens, feature_dim)",
+}
+"""What a feature can be."""
 
 
 def _pixels(red: float, green: float, blue: float) -> tuple[float, float, float]:
@@ -112,14 +169,15 @@ BACKBONES: dict[str, Backbone] = {
 
 
 def find_backbone(name: str) -> Backbone:
-    """Return the backbone of this name.
-
-    A family of networks would be asked here, too: a module beside this one that turns a name into
-    a `Backbone`.
+    """Return the backbone of this name: an entry of `BACKBONES`, or one of a family.
 
     Raises:
         UserError: there is none.
     """
-    if name not in BACKBONES:
-        raise UserError(f"{name!r} is not one of {', '.join(BACKBONES)}")
-    return BACKBONES[name]
+    if name in BACKBONES:
+        return BACKBONES[name]
+    family, colon, name_in_family = name.partition(":")
+    if not colon or family not in families.FAMILIES:
+        known = ", ".join([*BACKBONES, *(f"{family}:NAME" for family in families.FAMILIES)])
+        raise UserError(f"{name!r} is not one of {known}")
+    return families.find(family, name_in_family)
