@@ -25,6 +25,7 @@ from fetch_clips import fetch_clips
 from videofeatures.decoding.clips import Decoding
 from videofeatures.decoding.ffmpeg_decoder import FfmpegDecoder
 from videofeatures.decoding.view import View
+from videofeatures.extraction.timing import cpu_seconds
 from videofeatures.networks.backbones import find_backbone
 from videofeatures.networks.network import Network
 from videofeatures.networks.weights import find_weights, prepare_weights
@@ -44,19 +45,17 @@ BATCH_SIZE = 8
 
 def frames_of(paths: list[Path], view: View) -> tuple[np.ndarray, float]:
     """Return the frames of videos, (N, 224, 224, 3), uint8, and the seconds of CPU they took."""
-    before = cpu_seconds()
+    before = cpu_seconds_of_all()
     with FfmpegDecoder(Settings()) as decoder:
         frames = [
             frame for path in paths for frame in Decoding(decoder, Source(str(path)), view).clips()
         ]
-    return np.stack(frames), cpu_seconds() - before
+    return np.stack(frames), cpu_seconds_of_all() - before
 
 
-def cpu_seconds() -> float:
+def cpu_seconds_of_all() -> float:
     """Return what this process and those that it has started and ended took of the CPU."""
-    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    usages = [resource.getrusage(kind) for kind in kinds]
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+    return sum(map(cpu_seconds, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
 
 
 def features_of(name: str, frames: np.ndarray) -> np.ndarray:

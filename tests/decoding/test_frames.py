@@ -19,6 +19,7 @@ from decoding.hostile_videos import make_still
 from videofeatures.decoding.decoder import VideoMetadata
 from videofeatures.decoding.frames import iter_frames, resized_size
 from videofeatures.decoding.process import MemoryLimitError
+from videofeatures.decoding.resizing import Resizing
 from videofeatures.decoding.view import View
 from videofeatures.errors import VideoError
 
@@ -70,18 +71,20 @@ def test_pixels_can_be_taken_for_square_as_in_the_original():
 )
 def test_which_frames_are_taken(tmp_path, num_frames, rate, frame_rate, expected):
     path = make_numbered(tmp_path / "a.mkv", num_frames=num_frames, rate=rate)
-    assert numbers(iter_frames(str(path), (64, 48), frame_rate=frame_rate)) == expected
+    assert (
+        numbers(iter_frames(str(path), Resizing(size=(64, 48)), frame_rate=frame_rate)) == expected
+    )
 
 
 def test_a_still_image_gives_its_picture_once(tmp_path):
     path = make_corners(tmp_path / "a.png", "-frames:v", "1", "-c:v", "png")
-    (frame,) = iter_frames(str(path), (320, 240), frame_rate=1)
+    (frame,) = iter_frames(str(path), Resizing(size=(320, 240)), frame_rate=1)
     assert corners(frame) == ["red", "lime", "blue", "black"]
 
 
 def test_frames_are_uint8_rgb_of_the_size_asked_for(tmp_path):
     path = make_corners(tmp_path / "a.mkv")
-    frames = list(iter_frames(str(path), (298, 224), frame_rate=1))
+    frames = list(iter_frames(str(path), Resizing(size=(298, 224)), frame_rate=1))
     assert [(frame.shape, frame.dtype) for frame in frames] == [((224, 298, 3), np.uint8)] * 2
     assert all(corners(frame) == ["red", "lime", "blue", "black"] for frame in frames)
 
@@ -93,7 +96,9 @@ def test_the_crop_is_the_centre(tmp_path, size):
     source = f"color=black:s={size}:r=5:d=1,format=gbrp,geq=r=X/2:g=Y/2:b=0"
     path = tmp_path / "a.mkv"
     run_ffmpeg("-f", "lavfi", "-i", source, "-c:v", "ffv1", "-pix_fmt", "gbrp", path)
-    frame = next(iter_frames(str(path), (width, height), frame_rate=5, crop_size=112))
+    frame = next(
+        iter_frames(str(path), Resizing(size=(width, height), crop_size=112), frame_rate=5)
+    )
     x, y = int((width - 112) / 2), int((height - 112) / 2)
     assert frame.shape == (112, 112, 3)
     np.testing.assert_allclose(frame[0, :, 0], (x + np.arange(112)) // 2, atol=1)
@@ -103,7 +108,7 @@ def test_the_crop_is_the_centre(tmp_path, size):
 def test_the_scaler_does_what_it_is_asked(real_clips):
     path = str(real_clips["bikes"])
     frames = {
-        how: next(iter_frames(path, (527, 224), frame_rate=1, interpolation=how))
+        how: next(iter_frames(path, Resizing(size=(527, 224), interpolation=how), frame_rate=1))
         for how in ("bilinear", "bicubic", "area", "lanczos")
     }
     sharpness = {
@@ -116,13 +121,13 @@ def test_the_scaler_does_what_it_is_asked(real_clips):
 def test_decoding_on_a_device_is_asked_of_ffmpeg(real_clips):
     path = str(real_clips["bikes"])
     plain, auto = (
-        list(iter_frames(path, (527, 224), frame_rate=1, hwaccel=device))
+        list(iter_frames(path, Resizing(size=(527, 224)), frame_rate=1, hwaccel=device))
         for device in ("none", "auto")
     )
     # Where there is no device, or no library for it, `auto` is the CPU; one may differ by rounding.
     np.testing.assert_allclose(np.stack(auto).astype(int), np.stack(plain), atol=3)
     with pytest.raises(VideoError, match="nonsense"):
-        list(iter_frames(path, (527, 224), frame_rate=1, hwaccel="nonsense"))
+        list(iter_frames(path, Resizing(size=(527, 224)), frame_rate=1, hwaccel="nonsense"))
 
 
 def test_frames_are_those_of_a_plain_ffmpeg_command(real_clips):
@@ -134,7 +139,7 @@ def test_frames_are_those_of_a_plain_ffmpeg_command(real_clips):
         output = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
         raw = subprocess.run([*command, chain, *output], capture_output=True, check=True).stdout
         expected = np.frombuffer(raw, np.uint8).reshape(-1, 224, 398, 3)
-        found = np.stack(list(iter_frames(str(path), (398, 224), frame_rate=1)))
+        found = np.stack(list(iter_frames(str(path), Resizing(size=(398, 224)), frame_rate=1)))
         np.testing.assert_array_equal(found, expected)
 
 
@@ -143,18 +148,29 @@ def test_a_video_stream_that_starts_late_repeats_its_first_sample(tmp_path):
     make_numbered(tmp_path / "a.mkv", num_frames=100, rate=25)
     sound = ("-f", "lavfi", "-i", "sine=d=6")
     run_ffmpeg(*sound, "-itsoffset", "2", "-i", tmp_path / "a.mkv", "-c:v", "copy", late)
-    assert numbers(iter_frames(str(late), (64, 48), frame_rate=1)) == [12, 12, 12, 37, 62, 87]
+    assert numbers(iter_frames(str(late), Resizing(size=(64, 48)), frame_rate=1)) == [
+        12,
+        12,
+        12,
+        37,
+        62,
+        87,
+    ]
 
 
 def test_a_failure_of_ffmpeg_is_not_taken_for_the_end(tmp_path):
     path = make_clip(tmp_path / "a.mp4")
     with pytest.raises(VideoError, match=r"ffmpeg failed: .*nonsense"):
-        list(iter_frames(str(path), (320, 240), frame_rate=1, interpolation="nonsense"))
+        list(
+            iter_frames(
+                str(path), Resizing(size=(320, 240), interpolation="nonsense"), frame_rate=1
+            )
+        )
 
 
 def test_ffmpeg_ends_when_nobody_wants_more_frames(tmp_path):
     path = make_clip(tmp_path / "a.mp4", seconds=60)
-    frames = iter_frames(str(path), (320, 240), frame_rate=25)
+    frames = iter_frames(str(path), Resizing(size=(320, 240)), frame_rate=25)
     next(frames)
     children = Path(f"/proc/self/task/{os.getpid()}/children")
     before = children.read_text().split()
@@ -167,7 +183,7 @@ def test_a_long_video_is_never_in_memory(tmp_path):
     path = make_clip(tmp_path / "a.mp4", seconds=60, size="640x480")
     tracemalloc.start()  # NumPy reports its arrays to it
     try:
-        count = sum(1 for _ in iter_frames(str(path), (640, 480), frame_rate=25))
+        count = sum(1 for _ in iter_frames(str(path), Resizing(size=(640, 480)), frame_rate=25))
         peak_mb = tracemalloc.get_traced_memory()[1] / 1e6
     finally:
         tracemalloc.stop()
@@ -179,10 +195,10 @@ def test_a_long_video_is_never_in_memory(tmp_path):
 def test_a_picture_that_stands_still_takes_no_memory(tmp_path, monkeypatch, frame_rate):
     path = make_still(tmp_path / "a.mkv", 1800)
     options = {"frame_rate": frame_rate, "memory_bytes": 200 << 20}
-    frames = iter_frames(str(path), (398, 224), **options)
+    frames = iter_frames(str(path), Resizing(size=(398, 224)), **options)
     assert sum(1 for _ in frames) / frame_rate == pytest.approx(1804, abs=0.1)
     monkeypatch.setattr("videofeatures.decoding.frames.can_chain_graphs", lambda stopped: False)
-    frames = iter_frames(str(path), (398, 224), **options)
+    frames = iter_frames(str(path), Resizing(size=(398, 224)), **options)
     with pytest.raises(MemoryLimitError):
         take_slowly(frames)
 
@@ -195,8 +211,12 @@ def take_slowly(frames: Iterator[np.ndarray]) -> None:
 
 def test_frames_are_the_same_with_an_ffmpeg_that_cannot_chain_graphs(real_clips, monkeypatch):
     for path in real_clips.values():
-        plain = [f.tobytes() for f in iter_frames(str(path), (398, 224), frame_rate=5)]
+        plain = [
+            f.tobytes() for f in iter_frames(str(path), Resizing(size=(398, 224)), frame_rate=5)
+        ]
         name = "videofeatures.decoding.frames.can_chain_graphs"
         with monkeypatch.context() as patch:
             patch.setattr(name, lambda stopped: False)
-            assert plain == [f.tobytes() for f in iter_frames(str(path), (398, 224), frame_rate=5)]
+            assert plain == [
+                f.tobytes() for f in iter_frames(str(path), Resizing(size=(398, 224)), frame_rate=5)
+            ]

@@ -14,6 +14,7 @@ from decoding.drawn_videos import corners, make_corners, make_numbered, numbers
 from videofeatures.decoding.decoder import VideoMetadata
 from videofeatures.decoding.ffmpeg_decoder import FfmpegDecoder
 from videofeatures.decoding.frames import iter_frames, resized_size
+from videofeatures.decoding.resizing import Resizing
 from videofeatures.decoding.view import View
 from videofeatures.errors import VideoError
 from videofeatures.settings import Settings
@@ -57,7 +58,7 @@ def test_rotated_videos_come_out_upright_and_in_proportion(probe, tmp_path, degr
     assert (metadata.width, metadata.height) == ((240, 320) if turned else (320, 240))
     size = resized_size(metadata, view(224))
     assert size == ((224, 298) if turned else (298, 224))
-    frame = next(iter_frames(str(path), size, frame_rate=1))
+    frame = next(iter_frames(str(path), Resizing(size=size), frame_rate=1))
     assert corners(frame) == upright
     # In proportion: each box is a quarter of its side.
     height, width, _ = frame.shape
@@ -105,7 +106,7 @@ def test_paths_are_taken_literally(probe, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     make_numbered(Path("a.mkv"), num_frames=25, rate=25).rename(name)
     assert probe(name).width == 64
-    assert numbers(iter_frames(name, (64, 48), frame_rate=1)) == [12]
+    assert numbers(iter_frames(name, Resizing(size=(64, 48)), frame_rate=1)) == [12]
 
 
 def test_a_path_need_not_be_utf8(probe, tmp_path):

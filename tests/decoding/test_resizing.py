@@ -45,7 +45,7 @@ def check_like_pillow(path: Path, seen: View) -> None:
     whole = (metadata.width, metadata.height)
     width, height = resized_size(metadata, seen)
     expected = []
-    for frame in iter_frames(str(path), whole, frame_rate=seen.frame_rate):
+    for frame in iter_frames(str(path), Resizing(size=whole), frame_rate=seen.frame_rate):
         picture = Image.fromarray(frame)
         assert picture.size == whole
         picture = picture.resize((width, height), RESAMPLING[seen.interpolation])
@@ -132,7 +132,7 @@ def test_where_half_a_pixel_goes(tmp_path, side, rounding, expected, whole_size)
     options = {"crop_size": 50, "crop_rounding": rounding}
     if whole_size is not None:
         options["whole_size"] = (side, side)
-    frame = next(iter_frames(str(path), (side, side), frame_rate=5, **options))
+    frame = next(iter_frames(str(path), Resizing(size=(side, side), **options), frame_rate=5))
     assert (frame[0, 0, 0], frame[0, 0, 1]) == (expected, expected)
 
 

@@ -15,6 +15,7 @@ from videofeatures.decoding.clips import Decoding
 from videofeatures.decoding.decoder import Damage
 from videofeatures.decoding.ffmpeg_decoder import FfmpegDecoder
 from videofeatures.decoding.frames import iter_frames
+from videofeatures.decoding.resizing import Resizing
 from videofeatures.decoding.skipping import _as_filter, skip_filter
 from videofeatures.decoding.times import FrameTimes
 from videofeatures.networks.backbones import BACKBONES
@@ -60,7 +61,7 @@ def clips(tmp_path_factory) -> dict[str, Path]:
 
 def frames_of(path: Path, frame_rate: float, packet_filter: str | None) -> list[np.ndarray]:
     options = {"frame_rate": frame_rate, "packet_filter": packet_filter}
-    return list(iter_frames(str(path), (80, 48), **options))
+    return list(iter_frames(str(path), Resizing(size=(80, 48)), **options))
 
 
 @pytest.mark.parametrize("name", [*KINDS, "cut_b_frames.mp4", "cut_open_groups.mp4"])

@@ -71,12 +71,9 @@ class Decoding:
     @property
     def decoded_seconds(self) -> float:
         """How far the source has been decoded, from its start."""
-        rate = self._view.constant_rate
-        if rate is None:
+        if self._view.constant_rate is None:
             return self._frame_times.reached_seconds
-        if not self.num_frames:
-            return 0.0
-        return ((self.num_frames - 1) * self._view.frame_step + 1) / rate
+        return self._view.reached_seconds(self.num_frames)
 
     @property
     def share(self) -> float:

@@ -29,7 +29,7 @@ from videofeatures.decoding.ffmpeg import (
     find_cause,
 )
 from videofeatures.decoding.formats import literal_path
-from videofeatures.decoding.frames import iter_frames, resized_size
+from videofeatures.decoding.frames import iter_frames, resizing_of
 from videofeatures.decoding.libav import Libav
 from videofeatures.decoding.parts import Cut, check_start, explain_nothing, find_missing_end
 from videofeatures.decoding.process import MemoryLimitError, ReadTimeout
@@ -131,10 +131,8 @@ class FfmpegDecoder(Decoder):
                 source, metadata, view, messages, tally, num_threads, look=look
             )
             for number, frame in enumerate(frames, start=1):
-                if rate is None:  # ffmpeg's word may come before its frame, or after
-                    seconds = tally.reached_seconds
-                else:
-                    seconds = ((number - 1) * view.frame_step + 1) / rate
+                # ffmpeg's word of a time may come before its frame, or after.
+                seconds = tally.reached_seconds if rate is None else view.reached_seconds(number)
                 times.reached_seconds = seconds
                 if offset + seconds > limit_seconds:
                     limit_seconds = check(offset + seconds, facts=look())
@@ -177,10 +175,9 @@ class FfmpegDecoder(Decoder):
         look: Callable[[], PacketFacts],
     ) -> Iterator[np.ndarray]:
         settings, rate = self._settings, view.constant_rate
-        size, crop_size = resized_size(metadata, view), view.crop_size
-        shape = (crop_size, crop_size) if crop_size else size
+        resizing = resizing_of(metadata, view)
+        shape = resizing.network_size
         check_shape(shape, metadata, settings.max_aspect_ratio)
-        whole_size = (metadata.width, metadata.height) if view.resizer == "pillow" else None
         packet_filter = cut = None
         read_timeout = self._read_timeout
         if source.is_part:  # packets to skip are counted from the start of a file
@@ -197,14 +194,10 @@ class FfmpegDecoder(Decoder):
             read = partial(
                 iter_frames,
                 path,
-                size,
+                resizing,
                 frame_rate="native" if rate is None else rate,
                 frame_step=view.frame_step,
                 keyframes_only=view.keyframes_only,
-                crop_size=crop_size,
-                crop_rounding=view.crop_rounding,
-                interpolation=view.interpolation,
-                antialias=view.antialias,
                 hwaccel=settings.hwaccel,
                 packet_filter=packet_filter,
                 cut=cut,
@@ -215,7 +208,6 @@ class FfmpegDecoder(Decoder):
                 stderr_lines=messages,
                 memory_bytes=self._memory_bytes,
                 tally=tally,
-                whole_size=whole_size,
             )
             if view.num_frames is None:
                 yield from read()

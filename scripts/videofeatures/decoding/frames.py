@@ -44,19 +44,26 @@ def resized_size(metadata: VideoMetadata, view: View) -> tuple[int, int]:
     return int(width * view.resize_size / height), view.resize_size
 
 
+def resizing_of(metadata: VideoMetadata, view: View) -> Resizing:
+    """Return how a view wants the frames of a video to be resized and cropped."""
+    return Resizing(
+        size=resized_size(metadata, view),
+        crop_size=view.crop_size,
+        crop_rounding=view.crop_rounding,
+        interpolation=view.interpolation,
+        antialias=view.antialias,
+        whole_size=(metadata.width, metadata.height) if view.resizer == "pillow" else None,
+    )
+
+
 def iter_frames(
     path: str,
-    size: tuple[int, int],
+    resizing: Resizing,
     *,
     frame_rate: float | Native,
     frame_step: int = 1,
     select: str | None = None,
     keyframes_only: bool = False,
-    crop_size: int = 0,
-    crop_rounding: str = "down",
-    interpolation: str = "bilinear",
-    antialias: bool = True,
-    whole_size: tuple[int, int] | None = None,
     hwaccel: str = "none",
     packet_filter: str | None = None,
     cut: Cut | None = None,
@@ -83,16 +90,12 @@ def iter_frames(
     and 3.1 GB for 150×112 and 24; with two they take 42 and 74 MB (measured, 9.0.2).
 
     Args:
-        size: (width, height) to resize to.
+        resizing: what becomes of each frame.
         frame_rate: frames a second; `native` for those of the video itself.
         frame_step: of these, every so many-th comes.
         select: of the video's own, those come for which this expression of ffmpeg's filter `select`
             is true.
         keyframes_only: the video has no frames but its key frames, with `native`.
-        crop_size: side of the centre crop, in pixels; 0 for none.
-        crop_rounding, antialias, whole_size: see `Resizing`.
-        interpolation: of the resizer. Always given to ffmpeg's: its default changed from
-            bilinear to bicubic with version 5.
         hwaccel: device that ffmpeg decodes on, as its option `-hwaccel`; `none` for the CPU,
             `auto` for what `find_hwaccel` finds.
         packet_filter: bitstream filter between the file and the decoder, of `skip_filter`.
@@ -129,14 +132,6 @@ def iter_frames(
         options |= cut.input_options(can_filter=can_chain)
     # A capital V leaves cover art out.
     video = open_file(path, local_files_only=local_files_only, **options)["V:0"]
-    resizing = Resizing(
-        size=size,
-        crop_size=crop_size,
-        crop_rounding=crop_rounding,
-        interpolation=interpolation,
-        antialias=antialias,
-        whole_size=whole_size,
-    )
 
     def read(stream: ffmpeg.Stream, **run_options: Any) -> Iterator[np.ndarray]:
         frames = read_frames(

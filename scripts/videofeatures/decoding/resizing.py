@@ -25,7 +25,8 @@ class Resizing:
         size: (width, height) to resize to.
         crop_size: side of the centre crop, in pixels; 0 for none.
         crop_rounding: where half a pixel is left beside the crop: see `View`.
-        interpolation: of the resizer.
+        interpolation: of the resizer. Always given to ffmpeg's: its default changed from bilinear
+            to bicubic with version 5.
         antialias: see `View`.
         whole_size: (width, height) of the frames that Pillow is given; None for ffmpeg's scaler.
     """

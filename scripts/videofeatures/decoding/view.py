@@ -100,6 +100,11 @@ class View:
         is_grid = whole.stride >= whole.span and whole.stride % whole.interval == 0
         return whole.interval if is_grid and whole.last_clip != "shift" else 1
 
+    def reached_seconds(self, num_frames: int) -> float:
+        """Return how far so many frames reach that became pixels, at a constant rate."""
+        assert self.constant_rate is not None
+        return ((num_frames - 1) * self.frame_step + 1) / self.constant_rate if num_frames else 0.0
+
     @property
     def windows(self) -> Windows:
         """Where clips lie among the frames that become pixels; of single frames, one is a clip."""

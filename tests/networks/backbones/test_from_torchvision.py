@@ -12,8 +12,7 @@ import torch
 from torchvision import models
 
 from videofeatures.decoding.decoder import VideoMetadata
-from videofeatures.decoding.frames import resized_size
-from videofeatures.decoding.resizing import Resizing
+from videofeatures.decoding.frames import resizing_of
 from videofeatures.networks.backbones import find_backbone, from_torchvision
 from videofeatures.networks.network import Network
 from videofeatures.networks.weights import find_weights, prepare_weights
@@ -110,13 +109,7 @@ def test_clips_are_resized_as_its_own_preset_does(real_clips, name, size):
         image = next(container.decode(video=0)).to_image().resize(size)
     backbone, frame = from_torchvision.describe(name), np.asarray(image)
     metadata = VideoMetadata(*size, Fraction(1), None, None, "h264")
-    resizing = Resizing(
-        size=resized_size(metadata, backbone.view),
-        crop_size=backbone.view.crop_size,
-        crop_rounding=backbone.view.crop_rounding,
-        antialias=backbone.view.antialias,
-        whole_size=size,
-    )
+    resizing = resizing_of(metadata, backbone.view)
     ours = torch.from_numpy(resizing.finish(frame)).float()
     preset = models.get_model_weights(name).DEFAULT.transforms()
     theirs = preset(torch.from_numpy(frame.copy()).permute(2, 0, 1)[None])[:, 0].movedim(0, -1)

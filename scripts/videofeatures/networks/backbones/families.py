@@ -6,6 +6,7 @@ for each of its versions, and what it says is kept in a file, which all nodes re
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import importlib
 import json
@@ -13,6 +14,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict
 from functools import cache
@@ -86,6 +88,13 @@ def path_of(backbone: str) -> Path:
 def safe_name(backbone: str) -> str:
     """Return the name of a backbone as it can stand in the name of a file: `timm--resnet50`."""
     return re.sub(r"[^\w.+-]+", "--", backbone)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a question with the names that are nearest to one that there is not, or ""."""
+    by_lower = {other.lower(): other for other in known}
+    near = [by_lower[key] for key in difflib.get_close_matches(name.lower(), by_lower, n=3)]
+    return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 def describe(family: str, name: str) -> Backbone:

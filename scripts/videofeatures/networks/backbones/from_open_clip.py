@@ -6,7 +6,6 @@ Where weights were trained with QuickGELU, the network has it, whatever the mode
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from videofeatures.decoding.view import View
 from videofeatures.errors import UserError
 from videofeatures.networks import hub
 from videofeatures.networks.backbones import Backbone
+from videofeatures.networks.backbones.families import did_you_mean
 from videofeatures.networks.backbones.transforms import read_steps
 
 HERE = "videofeatures.networks.backbones.from_open_clip"
@@ -131,9 +131,7 @@ def _find(name: str) -> tuple[str, str]:
     model, slash, tag = name.partition("/")
     models = open_clip.list_models()
     if model not in models:
-        by_lower = {known.lower(): known for known in models}
-        near = [by_lower[key] for key in difflib.get_close_matches(model.lower(), by_lower, n=3)]
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        hint = did_you_mean(model, models)
         raise UserError(
             f"open_clip has no model {model!r}{hint}. open_clip.list_models() lists them"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from typing import Any
 
@@ -14,6 +13,7 @@ from videofeatures.decoding.view import View
 from videofeatures.errors import UserError
 from videofeatures.networks import hub
 from videofeatures.networks.backbones import Backbone
+from videofeatures.networks.backbones.families import did_you_mean
 from videofeatures.networks.backbones.transforms import read_steps
 
 HERE = "videofeatures.networks.backbones.from_timm"
@@ -28,8 +28,7 @@ def describe(name: str) -> Backbone:
         UserError: there is no such network.
     """
     if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=3)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        hint = did_you_mean(name, timm.list_models())
         raise UserError(f"timm has no network {name!r}{hint}. timm.list_models() lists them")
     network_name, _, tag = name.partition(".")
     known = timm.list_pretrained(f"{network_name}.*")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import nn
 from videofeatures.decoding.view import View
 from videofeatures.errors import UserError
 from videofeatures.networks.backbones import Backbone
+from videofeatures.networks.backbones.families import did_you_mean
 from videofeatures.networks.backbones.transforms import (
     channels,
     pixels,
@@ -38,8 +38,7 @@ def describe(name: str) -> Backbone:
     videos = torchvision.models.list_models(module=VIDEOS)
     images = torchvision.models.list_models(module=IMAGES)
     if name not in (*images, *videos):
-        near = difflib.get_close_matches(name, [*images, *videos], n=3)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        hint = did_you_mean(name, [*images, *videos])
         raise UserError(f"torchvision has no network {name!r}{hint}")
     known = torchvision.models.get_model_weights(name)
     by_name = {entry.name: entry for entry in known}

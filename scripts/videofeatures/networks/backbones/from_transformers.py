@@ -7,7 +7,6 @@ knows, such as `videomae`, is its default network, whose weights are random.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import json
 import logging
@@ -28,12 +27,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import CONFIG_MAPPING, MODEL_MAPPING, AutoImageProcessor, AutoVideoProcessor
 
 from videofeatures.decoding.decoder import VideoMetadata
-from videofeatures.decoding.frames import resized_size
-from videofeatures.decoding.resizing import Resizing
+from videofeatures.decoding.frames import resizing_of
 from videofeatures.decoding.view import View
 from videofeatures.errors import UserError
 from videofeatures.networks import hub
 from videofeatures.networks.backbones import Backbone
+from videofeatures.networks.backbones.families import did_you_mean
 from videofeatures.networks.backbones.transforms import Channels, channels, square
 
 HERE = "videofeatures.networks.backbones.from_transformers"
@@ -292,8 +291,7 @@ def _read_config(name: str) -> str:
     elif name in CONFIG_MAPPING:
         content = CONFIG_MAPPING[name]().to_dict()
     else:
-        near = difflib.get_close_matches(name, CONFIG_MAPPING, n=3)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        hint = did_you_mean(name, CONFIG_MAPPING)
         raise UserError(
             f"transformers:{name}: is no folder, no repository OWNER/NAME, and no type that "
             f"transformers knows{hint}"
@@ -479,15 +477,7 @@ def _see(image: np.ndarray, view: View) -> np.ndarray:
     """Return what the decoder makes of an image, (height, width, 3), uint8."""
     height, width, _ = image.shape
     metadata = VideoMetadata(width, height, Fraction(1), None, None, "")
-    resizing = Resizing(
-        size=resized_size(metadata, view),
-        crop_size=view.crop_size,
-        crop_rounding=view.crop_rounding,
-        interpolation=view.interpolation,
-        antialias=view.antialias,
-        whole_size=(width, height),
-    )
-    return resizing.finish(image)
+    return resizing_of(metadata, view).finish(image)
 
 
 def _process(processor: Any, image: np.ndarray, *, is_video: bool) -> np.ndarray:
