@@ -1,5 +1,5 @@
 # What each target does, and when to use it, is in README.md.
-.PHONY: env csv demo test test-slurm test-browser lint docs bench bench-memory bench-plan clean
+.PHONY: env env-pack env-remote env-cloud csv demo test test-slurm test-browser test-gpu lint docs bench bench-memory bench-decoding bench-several bench-plan bench-buckets bench-pack bench-gpu clean
 
 PYTHON ?= python3
 CSV ?= config/videos.csv
@@ -12,6 +12,27 @@ env: .venv/installed
 		|| { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 env"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(PIP_INSTALL) --requirement envs/requirements.txt
+	touch $@
+
+# What scripts/pack.py needs on top.
+env-pack: .venv/installed-pack
+
+.venv/installed-pack: .venv/installed envs/requirements-pack.txt
+	$(PIP_INSTALL) --requirement envs/requirements-pack.txt
+	touch $@
+
+# What rows in buckets need on top.
+env-remote: .venv/installed-remote
+
+.venv/installed-remote: .venv/installed envs/requirements-remote.txt
+	$(PIP_INSTALL) --requirement envs/requirements-remote.txt
+	touch $@
+
+# What the profiles for clouds need on top.
+env-cloud: .venv/installed-cloud
+
+.venv/installed-cloud: .venv/installed envs/requirements-cloud.txt
+	$(PIP_INSTALL) --requirement envs/requirements-cloud.txt
 	touch $@
 
 # What tests and checks need on top.
@@ -51,6 +72,11 @@ test-browser: .venv/installed-dev
 		|| echo "Chromium could not be installed"
 	.venv/bin/python -m pytest -m browser tests/end_to_end/test_report_in_browser.py
 
+# All that a GPU changes. Needs neither a network connection nor Snakemake, but where there is no
+# environment yet; where there is no GPU, it is skipped, and says so.
+test-gpu: .venv/installed-dev
+	.venv/bin/python -m pytest -m gpu tests/gpu
+
 lint: .venv/installed-dev
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
@@ -62,7 +88,8 @@ lint: .venv/installed-dev
 docs: .venv/installed
 	.venv/bin/python scripts/make_config.py
 
-# Speed beside the original's flow and beside the limits; what each precision, and each resizer, costs and gives.
+# Speed beside the original's flow and beside the limits; what each precision, and each
+# resizer, costs and gives; shapes of batches in a lucky and in an unlucky order.
 bench: .venv/installed
 	.venv/bin/python benchmarks/speed.py
 
@@ -70,9 +97,29 @@ bench: .venv/installed
 bench-memory: .venv/installed
 	.venv/bin/python benchmarks/memory.py
 
+# What it saves to decode videos once for several backbones.
+bench-several: .venv/installed
+	.venv/bin/python benchmarks/several.py
+
+# What decoding takes of the processor, beside ffmpeg alone.
+bench-decoding: .venv/installed
+	.venv/bin/python benchmarks/decoding.py
+
 # What planning takes, for a thousand to a million rows.
 bench-plan: .venv/installed
 	.venv/bin/python benchmarks/plan.py
+
+# What planning takes where videos and features are in a bucket, of a server on this machine.
+bench-buckets: .venv/installed-dev
+	.venv/bin/python benchmarks/plan_buckets.py
+
+# Reading features from single files, HDF5 and WebDataset; what packing takes.
+bench-pack: .venv/installed-pack
+	.venv/bin/python benchmarks/packing.py
+
+# A GPU's limits side by side: the network, decoding by the CPU and by the device, whole jobs.
+bench-gpu: .venv/installed
+	.venv/bin/python benchmarks/gpu.py
 
 clean:
 	rm -rf demo bench .mypy_cache .pytest_cache .ruff_cache

@@ -21,6 +21,7 @@ if os.path.exists("config/config.yaml"):
 # The first checks the input and plans; the rules below ask it.
 include: "rules/common.smk"
 include: "rules/hooks.smk"
+include: "rules/executors.smk"
 
 
 rule all:

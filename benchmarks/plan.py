@@ -59,14 +59,19 @@ FEATURE_BYTES = 128 + 390 * 1280 * 2
 """Of the feature files that are there: as their records say."""
 
 
+def copy_project(folder: Path) -> None:
+    """Copy what Snakemake needs of the project to a folder."""
+    for name in PROJECT:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, folder / name)
+
+
 class Collection:
     """A folder with the workflow and a CSV, of whose rows some are done."""
 
     def __init__(self, folder: Path, num_rows: int, num_done: int):
         self.folder = folder
-        for name in PROJECT:
-            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-            copy(ROOT / name, folder / name)
+        copy_project(folder)
         (folder / "videos").mkdir()
         for k in range(NUM_VIDEOS):
             (folder / "videos" / f"{k:03d}.mp4").touch()

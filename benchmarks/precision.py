@@ -9,7 +9,6 @@ Beside it, what a precision gives: the speed of the two large networks alone, fr
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from dataclasses import replace
@@ -20,8 +19,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
+from tables import print_tables
+
 from fetch_clips import fetch_clips
-from videofeatures.decoding.clips import Decoding
+from videofeatures.decoding.decoding import Decoding
 from videofeatures.decoding.ffmpeg_decoder import FfmpegDecoder
 from videofeatures.networks.backbones import BACKBONES
 from videofeatures.networks.network import (
@@ -63,7 +64,7 @@ def clips_per_second(name: str, precision: str) -> float:
     dtype = choose_dtype(precision, device)
     weights_path = prepare_weights(find_weights(name, "random"))
     network = Network(BACKBONES[name], weights_path, device=device, dtype=dtype)
-    batch = np.zeros((network.batch_size, *SHAPES[name]), np.uint8)
+    batch = np.zeros((network.batch_sizes[0], *SHAPES[name]), np.uint8)
     network.features(batch)  # not counted: set-up
     count, started = 0, time.monotonic()
     while (seconds := time.monotonic() - started) < SECONDS:
@@ -102,12 +103,5 @@ def measure(clips: Path) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--clips", type=Path, default=Path("demo/clips"))
-    print(measure(parser.parse_args().clips))
-
-
 if __name__ == "__main__":
-    main()
+    print_tables(__doc__, measure)

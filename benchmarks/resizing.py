@@ -8,7 +8,6 @@ the same ones; the features of Pillow's are those that a library's own transform
 
 from __future__ import annotations
 
-import argparse
 import resource
 import sys
 from dataclasses import replace
@@ -20,9 +19,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 from precision import cosines
+from tables import print_tables
 
 from fetch_clips import fetch_clips
-from videofeatures.decoding.clips import Decoding
+from videofeatures.decoding.decoding import Decoding
 from videofeatures.decoding.ffmpeg_decoder import FfmpegDecoder
 from videofeatures.decoding.view import View
 from videofeatures.extraction.timing import cpu_seconds
@@ -102,12 +102,5 @@ def measure(clips: Path) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Print the tables."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--clips", type=Path, default=Path("demo/clips"))
-    print(measure(parser.parse_args().clips))
-
-
 if __name__ == "__main__":
-    main()
+    print_tables(__doc__, measure)

@@ -41,6 +41,7 @@ from precision import cosines
 from precision import measure as measure_precisions
 from process import Run, run
 from resizing import measure as measure_resizers
+from shapes import measure as measure_shapes
 
 from fetch_clips import fetch_clips
 from videofeatures.decoding.ffmpeg_decoder import FfmpegDecoder
@@ -193,7 +194,7 @@ def run_network(shapes: Counter, backbone: Backbone, weights: Path, precision: s
     """
     device = choose_device()
     network = Network(backbone, weights, device=device, dtype=choose_dtype(precision, device))
-    batch_size = network.batch_size
+    batch_size = network.batch_sizes[0]
     for shape in shapes:
         network.features(np.zeros((batch_size, *shape), np.uint8))  # not counted: set-up
     rng = np.random.default_rng(0)
@@ -404,6 +405,12 @@ def main() -> None:
         default=True,
         help="of precisions and resizers",
     )
+    parser.add_argument(
+        "--shapes",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="of batches, in a lucky and an unlucky order",
+    )
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--clips", type=Path, default=Path("demo/clips"), help="the real clips")
     parser.add_argument("--output", type=Path, default=Path("bench"), help="folder for the tables")
@@ -422,7 +429,9 @@ def main() -> None:
             for kind in args.kinds:
                 rows += compare(set_name, videos, kind, folder, args.precisions, args.threads)
         measures = (measure_precisions, measure_resizers) if args.cosines else ()
-        table = "\n\n".join(measure(real[0].parent) for measure in measures)
+        tables = [measure(real[0].parent) for measure in measures]
+        tables += [measure_shapes(args.precisions)] if args.shapes else []
+        table = "\n\n".join(tables)
     facts = f"{machine()}, {args.threads} threads"
     ratios = as_markdown([row for row in rows if row["what"] == "ours"], WHICH | RATIOS)
     report = f"{facts}\n\n{ratios}\n{as_markdown(rows, WHICH | FIGURES)}\n{table}\n"

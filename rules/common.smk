@@ -16,6 +16,7 @@ import functools
 import gc
 import io
 import os
+import re
 import sys
 from math import ceil
 from pathlib import Path
@@ -59,6 +60,7 @@ sys.path.insert(0, str(SCRIPTS))
 from videofeatures.command_line import read_config_file
 from videofeatures.errors import UserError, describe_os_error
 from videofeatures.monitoring.progress import Display
+from videofeatures.networks.weights import SHARED_FOLDER
 from videofeatures.planning import jobs
 from videofeatures.planning.plan import Request
 from videofeatures.settings import defaults, parse_values, text_keys

@@ -14,9 +14,11 @@ from snakemake.exceptions import WorkflowError
 from snakemake.io import flag, is_flagged
 from snakemake.jobs import Job
 from snakemake.logging import logger
+from snakemake.workflow import Workflow
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from videofeatures.errors import describe_os_error
+from videofeatures.errors import UserError, describe_os_error
+from videofeatures.urls import is_url
 from videofeatures.workflow.run import MAX_LISTED
 
 LISTED_JOBS = itertools.count()
@@ -31,6 +33,16 @@ async def cleanup(job, skip_outputs, snakemake_cleanup=Job.cleanup):
     """Remove what a failed job has left, except what is complete."""
     kept = [output for output in job.output if is_flagged(output, "complete")]
     await snakemake_cleanup(job, [*skip_outputs, *kept])
+
+
+def prepare(workflow, *args, snakemake_prepare=Workflow._prepare_dag, **options):
+    """Ask for what is on a disk: of feature files in buckets, for the ends of their jobs."""
+    settings = workflow.dag_settings
+    try:
+        settings.targets = frozenset(RUN.find_on_disk(settings.targets))
+    except UserError as error:
+        raise WorkflowError(str(error))
+    return snakemake_prepare(workflow, *args, **options)
 
 
 def notice(record):
@@ -99,3 +111,5 @@ if workflow.is_main_process:
     say_plan()
     logger.addFilter(notice)
     Job.cleanup = cleanup
+    if any(map(is_url, ARGS.targets or ())):
+        Workflow._prepare_dag = prepare

@@ -5,21 +5,23 @@ Output:
     exists was verified when it was made: it belongs to no rule, so that -F leaves it alone.
 """
 
-if RUN.weights and not RUN.weights.shared_path.exists():
+if RUN.missing_weights:
 
     rule prepare_weights:
         output:
-            str(RUN.weights.shared_path),
+            str(SHARED_FOLDER / "{weights_file}"),
         log:
-            Path(config["results"]) / "logs" / "prepare_weights.log",
+            Path(config["results"]) / "logs" / "prepare_{weights_file}.log",
+        wildcard_constraints:
+            weights_file="|".join(map(re.escape, RUN.missing_weights)),
         localrule: True
         conda:
             "../envs/videofeatures.yaml"
         params:
             python=PYTHON,
             script=SCRIPTS / "prepare_weights.py",
-            backbone=config["backbone"],
-            weights=lambda wildcards: config["weights"],
+            backbone=lambda wildcards: RUN.missing_weights[wildcards.weights_file].backbone,
+            weights=lambda wildcards: RUN.missing_weights[wildcards.weights_file].requested,
         message:
             "Fetch and verify the weights of {params.backbone}"
         shell:

@@ -22,7 +22,7 @@ from videofeatures.files import path_problem
 from videofeatures.monitoring.progress import Display
 from videofeatures.networks.backbones import BACKBONES
 from videofeatures.networks.weights import prepare_weights
-from videofeatures.planning.jobs import Job, cut_into_jobs, read_job
+from videofeatures.planning.jobs import Job, cut_into_jobs, plan_folder, read_job
 from videofeatures.planning.plan import make_plan
 from videofeatures.report.manifest import try_write_manifest
 from videofeatures.settings import KEYS, Config, Group, Settings
@@ -57,7 +57,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--type", choices=BACKBONE_OF_TYPE, default="2d", help="2d: resnet152, 3d: resnext101"
     )
     backbone.add_argument(
-        "--backbone", help=f"instead of --type: {', '.join(BACKBONES)}, or FAMILY:NAME"
+        "--backbone",
+        nargs="+",
+        metavar="NAME",
+        help=f"instead of --type: {', '.join(BACKBONES)}, or FAMILY:NAME; or several, whose names "
+        "stand for {backbone} in the feature paths",
     )
     weights = groups[Group.NUMBERS].add_mutually_exclusive_group()
     _add_option(weights, "weights")
@@ -107,7 +111,8 @@ def _switch(text: str) -> bool:
 def as_config(args: argparse.Namespace) -> dict[str, Any]:
     """Return the options as the workflow's configuration."""
     config = {name: getattr(args, name) for name in OPTIONS} | {"videos": args.csv}
-    config["backbone"] = args.backbone or BACKBONE_OF_TYPE[args.type]
+    names = args.backbone or [BACKBONE_OF_TYPE[args.type]]
+    config["backbone"] = names[0] if len(names) == 1 else names
     if config["backbone"] == "resnext101" and args.resnext101_model_path:
         config["weights"] = args.resnext101_model_path
     return config
@@ -132,7 +137,8 @@ def plan_by_hand(config: dict[str, Any]) -> list[Job]:
     for line in plan.describe(len(jobs)):
         logger.info("%s", line)
     if jobs:
-        prepare_weights(plan.weights)
+        for weights in plan.weights:
+            prepare_weights(weights)
     return jobs
 
 
@@ -197,13 +203,17 @@ def main(arguments: list[str] | None = None) -> int:
         status = 128 + (error.args[0] if isinstance(error, Terminated) else signal.SIGINT)
     if num_failed:
         logging.getLogger(log.ALL).error(
-            "%d of %d videos failed; the reasons are above and in the records. The next run tries "
+            "%d of %d %s failed; the reasons are above and in the records. The next run tries "
             "them again",
             num_failed,
             sum(len(job.targets) for job in jobs),
+            jobs[0].progress_unit,
         )
     if config and jobs:
-        remove_abandoned_claims(target.feature_path for job in jobs for target in job.targets)
+        remove_abandoned_claims(
+            (target.feature_path for job in jobs for target in job.targets),
+            plan_folder(jobs[0].results),
+        )
     if config and (jobs or not status):
         logger.info("%s", try_write_manifest(config))
     return status

@@ -16,6 +16,7 @@ from videofeatures.errors import UserError
 from videofeatures.files import path_problem
 from videofeatures.planning.collection import VIDEO_SUFFIXES, find_videos, make_rows, write_rows
 from videofeatures.planning.rows import FEATURE_SUFFIXES, Row, read_rows
+from videofeatures.urls import PACKAGES
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -29,9 +30,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "videos",
         nargs="+",
         help="folders (searched to the bottom), quoted patterns such as 'videos/**/*.mp4', lists "
-        "(.txt, a path a line), videos, or - for a list on the standard input",
+        "(.txt, a path a line), videos, s3://bucket/folder, or - for a list on the standard "
+        "input",
     )
-    parser.add_argument("--features", required=True, help="folder that the feature files go to")
+    parser.add_argument(
+        "--features", required=True, help="folder or bucket that the feature files go to"
+    )
     parser.add_argument("--csv", default="config/videos.csv", help="the CSV to make (%(default)s)")
     parser.add_argument("--suffix", choices=FEATURE_SUFFIXES, default=".npy", help="(%(default)s)")
     parser.add_argument(
@@ -56,7 +60,7 @@ def check_nothing_is_lost(csv_path: str, rows: list[Row]) -> int:
     """
     if not os.path.exists(csv_path):
         return 0
-    before = read_rows(csv_path)
+    before = read_rows(csv_path, allowed_schemes=PACKAGES)  # nothing of them is read
     # Not by themselves: a part without a start is neither before nor behind one that has it.
     if lost := sorted(set(before) - set(rows), key=str):
         raise UserError(

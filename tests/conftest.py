@@ -22,6 +22,7 @@ import pytest
 import torch
 
 from fetch_clips import fetch_clips
+from videofeatures.decoding.frames import iter_frames as ffmpeg_frames
 from videofeatures.networks import weights
 from videofeatures.networks.backbones import BACKBONES
 from videofeatures.networks.recipe import Recipe
@@ -55,6 +56,32 @@ def make_clip(
     lavfi = f"{source}=s={size}:r={rate}:d={seconds}"
     run_ffmpeg("-f", "lavfi", "-i", lavfi, *codec, path)
     return path
+
+
+@pytest.fixture
+def by_program(monkeypatch) -> None:
+    """No video is short: ffmpeg's program decodes all."""
+    monkeypatch.setattr("videofeatures.decoding.short_videos.MAX_FILE_BYTES", -1)
+
+
+@pytest.fixture
+def complains_late(monkeypatch, by_program) -> str:
+    """ffmpeg complains, behind the third frame, of videos of which packets are left out; what it
+    gives until then is another picture."""
+    complaint = "[h264 @ 0x55e3] concealing 7 errors"
+
+    def iter_frames(*args, packet_filter=None, stderr_lines, **options):
+        frames = ffmpeg_frames(
+            *args, packet_filter=packet_filter, stderr_lines=stderr_lines, **options
+        )
+        for k, frame in enumerate(frames):
+            if packet_filter is not None and k == 3:
+                stderr_lines.append(complaint)
+            number, pixels = frame
+            yield number, pixels if packet_filter is None else 255 - pixels
+
+    monkeypatch.setattr("videofeatures.decoding.ffmpeg_decoder.iter_frames", iter_frames)
+    return complaint
 
 
 def write_csv(path: Path, rows: list[tuple[str | Path, str | Path]]) -> Path:
@@ -285,3 +312,30 @@ class Workflow(RunFolder):
 @pytest.fixture
 def workflow(tmp_path, real_weights) -> Workflow:
     return Workflow(tmp_path, real_weights)
+
+
+@pytest.fixture(scope="session")
+def shared_s3_server():
+    """See `s3_server`."""
+    for package in ("s3fs", "moto"):
+        pytest.importorskip(package)
+    from s3_server import S3Server
+
+    with S3Server().running() as server:
+        yield server
+
+
+@pytest.fixture
+def s3_server(shared_s3_server, monkeypatch):
+    """An S3 server with an empty bucket, which this process and those that it starts know."""
+    import s3fs
+
+    from videofeatures.remote import open_store
+
+    shared_s3_server.start_anew()
+    for name, value in shared_s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    open_store.cache_clear()
+    yield shared_s3_server
+    open_store.cache_clear()

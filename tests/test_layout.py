@@ -10,7 +10,10 @@ import pytest
 from conftest import ROOT
 
 PACKAGE = ROOT / "scripts" / "videofeatures"
-ROOMS = ("decoding", "networks", "planning", "monitoring", "extraction", "report", "workflow")
+ROOMS = (
+    *("decoding", "networks", "planning", "monitoring"),
+    *("extraction", "report", "packing", "workflow"),
+)
 """Each may import those before it, and what all share: the modules beside the rooms."""
 
 WITHOUT_TORCH = ("decoding", "planning", "monitoring")
@@ -73,7 +76,10 @@ def test_a_module_s_tests_are_found_by_its_name(path):
 
 TESTED_WITH = {
     "source.py": "what it is made of",
+    "decoding/at_once.py": "decoding/test_short_videos.py, which has workers do it",
+    "decoding/told.py": "decoding/test_decoding.py: it does nothing",
     "extraction/events.py": "extraction/test_decoders.py, which says them: they do nothing",
+    "packing/pack_format.py": "packing/test_hdf5_format.py and the other format's",
     "networks/backbones/transforms.py": "networks/backbones/test_from_timm.py and the others",
     "networks/backbones/efficientnet.py": "networks/test_backbones.py",
     "networks/backbones/resnet.py": "networks/test_backbones.py",

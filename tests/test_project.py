@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 import yaml
 
 from conftest import ROOT
@@ -33,10 +34,18 @@ def test_conda_and_pip_have_the_same_pins():
 
 def test_every_requirement_is_pinned_as_in_the_constraints():
     constraints = read_pins("constraints.txt")
-    for name in ("requirements.txt", "requirements-dev.txt"):
+    extras = (f"requirements-{name}.txt" for name in ("pack", "remote", "cloud", "dev"))
+    for name in ("requirements.txt", *extras):
         requirements = read_pins(name)
         assert requirements
         assert {k: constraints.get(k) for k in requirements} == requirements
+
+
+@pytest.mark.parametrize("name", ["pack", "remote", "cloud"])
+def test_tests_have_what_some_need(name):
+    some, dev = read_pins(f"requirements-{name}.txt"), read_pins("requirements-dev.txt")
+    assert some
+    assert some.items() <= dev.items()
 
 
 def test_the_minimum_snakemake_is_no_newer_than_the_pin():
@@ -69,11 +78,16 @@ def test_the_version_is_the_same_everywhere():
 
 def test_the_container_has_the_pinned_environment():
     recipe = (ROOT / "envs" / "Dockerfile").read_text()
-    copied = re.search(r"^COPY (.*) /tmp/envs/$", recipe, re.MULTILINE)[1].split()
-    assert copied == ["envs/requirements.txt", "envs/constraints.txt"]
+    copied = re.search(r"^COPY ([^$]*?)(?: \\)?\s+/tmp/envs/$", recipe, re.MULTILINE)[1].split()
+    kinds = ("requirements", "requirements-remote", "requirements-cloud", "constraints")
+    names = [f"{kind}.txt" for kind in kinds]
+    assert copied == [f"envs/{name}" for name in names]
     assert all((ROOT / path).exists() for path in copied)
     assert "--constraint /tmp/envs/constraints.txt" in recipe
-    assert "--requirement /tmp/envs/requirements.txt" in recipe
+    for name in names[:3]:
+        assert f"--requirement /tmp/envs/{name}" in recipe
+    # AWS Batch would put its command behind an entry point.
+    assert "ENTRYPOINT" not in recipe
     (conda,) = re.findall(r"- python=(\S+)", (ENVS / "videofeatures.yaml").read_text())
     assert recipe.startswith("#")
     assert f"FROM python:{conda}-" in recipe

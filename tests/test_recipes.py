@@ -80,7 +80,8 @@ def own_folder(tmp_path, monkeypatch):
 
 
 def recipe_of(path: Path) -> Recipe:
-    return Recipe.from_settings(check_config(defaults() | read_config_file(path)), "x-random.pth")
+    (config,) = check_config(defaults() | read_config_file(path)).values()
+    return Recipe.from_settings(config, "x-random.pth")
 
 
 def test_every_recipe_has_its_formula_and_is_listed():

@@ -3,6 +3,7 @@ record files are read."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -472,3 +473,52 @@ def test_records_that_cannot_be_written_say_where_and_what_to_do(tmp_path):
     (tmp_path / "records").write_text("in the way")
     with pytest.raises(UserError, match=r"records cannot be written: .* name another folder"):
         Recorder(tmp_path, "job")
+
+
+URL = "s3://bucket/a.npy"
+CONTENTS = {letter: f"features of {letter}".encode() for letter in "AB"}
+
+
+def record_upload(results, letter: str, *after: str, is_ended: bool = True) -> None:
+    """What a process records of an object, and of another row meanwhile."""
+    with Recorder(results, f"job-{letter}") as recorder:
+        write_line(recorder, "process", digest=letter, settings={})
+        file_hash = hashlib.sha256(CONTENTS[letter]).hexdigest()[:16]
+        write_line(recorder, "done", URL, digest=letter, weights="w", file_hash=file_hash)
+        write_line(recorder, "started", "s3://bucket/another.npy", digest=letter)
+        for status in after:
+            write_line(recorder, status, URL, digest=letter, num_rows=1, reason="r")
+        if is_ended:
+            write_line(recorder, "end")
+
+
+def made_by(results) -> str | None:
+    record = read_records(results).of_file(URL)
+    return record and record.digest
+
+
+def test_an_object_that_is_placed_is_known_without_a_look(tmp_path, s3_server):
+    record_upload(tmp_path, "A", "placed")
+    assert made_by(tmp_path) == "A"
+    assert not s3_server.counts
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_an_object_that_was_on_its_way_is_known_by_its_hash(tmp_path, s3_server, is_there):
+    """Whatever other rows said after it."""
+    record_upload(tmp_path, "A", "placed")
+    record_upload(tmp_path, "B", is_ended=False)
+    s3_server.put("a.npy", CONTENTS["B" if is_there else "A"])
+    assert made_by(tmp_path) == ("B" if is_there else "A")
+    assert s3_server.counts.total() == 1
+
+
+@pytest.mark.parametrize("status", ["failed", "elsewhere"])
+def test_an_upload_that_was_refused_is_taken_back_whatever_was_said_meanwhile(
+    tmp_path, s3_server, status
+):
+    s3_server.put("a.npy", CONTENTS["B"])
+    record_upload(tmp_path, "A", status)
+    assert made_by(tmp_path) is None
+    record_upload(tmp_path, "B", "placed")
+    assert made_by(tmp_path) == "B"

@@ -106,6 +106,11 @@ def test_every_key_is_documented():
         ({"videos": "~/x.csv"}, "videos: '~/x.csv' begins with `~`"),
         ({"weights": "w.pth\n"}, r"weights: 'w.pth\n' begins or ends with white space"),
         ({"weights": "\0"}, r"weights: '\x00' holds a NUL character"),
+        ({"scratch": "~/x"}, "scratch: '~/x' begins with `~`"),
+        (
+            {"allowed_schemes": "s3,ftp"},
+            "allowed_schemes: 's3,ftp' holds what is none of s3, gs, az, https, http. URLs that",
+        ),
         ({1: 2}, "no key `1`"),
     ],
 )

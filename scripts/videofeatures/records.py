@@ -8,6 +8,10 @@ between, so only the last line of a record file can tell of a feature file that 
 its place; that file is told by its hash. So what the feature file on the disk was made with is
 known whatever was killed when, and nothing depends on its mtime, which Snakemake changes.
 
+An object takes its place by an upload, which takes a while, and other threads write lines
+meanwhile. So of a feature file in a bucket, `placed` says that it is there: without this line,
+its hash tells.
+
 Nor does anything depend on clocks that agree. A run has a number, greater than that of all runs
 whose records it has read when it was planned: of two lines, the later one is that of the greater
 number. Where the clocks do not say the same, the hash of the file decides.
@@ -32,7 +36,9 @@ from typing import Any, Literal, NamedTuple, Required, TypedDict, cast
 
 from videofeatures.errors import UserError
 from videofeatures.files import hash_file
+from videofeatures.remote import hash_object
 from videofeatures.source import Source
+from videofeatures.urls import is_url
 
 RowStatus = Literal["started", "done", "failed"]
 
@@ -41,16 +47,22 @@ class RowFacts(TypedDict, total=False):
     """What is said of one attempt at one feature file.
 
     Attributes:
+        video_path: without what is secret in a URL.
+        video_etag: what a bucket or a server says changes with the video; left out on disks.
         stale: of `started` and `failed`: whether a feature file was there before.
         duration_seconds: of the video, or of the part, as its header says.
         start_seconds, end_seconds: of the part of the video, where it is one.
         seconds: that the row took; in decoding and in the network, of these.
         mean_norm: of its features, before they were divided by their norms.
+        num_together: feature files that were made in one decoding of the video, this one included,
+            where they are several; each has its part of `decode_seconds`.
         ffmpeg_lines: what ffmpeg had to say, though it gave frames.
         damaged_share: part of the frames that ffmpeg decoded which are damaged; null if it does
             not say.
         reason: why it failed, or what is wrong with it though it is done.
         is_machine: of `failed`: the machine failed, not the video.
+        decoded_on: `cpu`, or the kind of a device; left out where none was asked for.
+        fallback: why it was the CPU, though a device was asked for.
     """
 
     video_path: str
@@ -58,6 +70,7 @@ class RowFacts(TypedDict, total=False):
     end_seconds: float
     video_size: int | None
     video_mtime_ns: int | None
+    video_etag: str
     digest: str
     weights: str | None
     stale: bool
@@ -78,6 +91,9 @@ class RowFacts(TypedDict, total=False):
     seconds: float
     decode_seconds: float
     compute_seconds: float
+    num_together: int
+    decoded_on: str
+    fallback: str
 
 
 class RowLine(RowFacts):
@@ -127,12 +143,26 @@ class WorkingLine(TypedDict):
     share: float
 
 
-class ElsewhereLine(TypedDict):
-    """Rows that others did, so that this process need not."""
+class ElsewhereLine(TypedDict, total=False):
+    """Rows that others did, so that this process need not.
+
+    Attributes:
+        feature_path: of one that was written elsewhere while this process was about to, too: the
+            `done` before it is not true.
+    """
+
+    time: Required[float]
+    status: Required[Literal["elsewhere"]]
+    num_rows: Required[int]
+    feature_path: str
+
+
+class PlacedLine(TypedDict):
+    """The feature file of the last `done` of a row has taken its place; of those in buckets."""
 
     time: float
-    status: Literal["elsewhere"]
-    num_rows: int
+    status: Literal["placed"]
+    feature_path: str
 
 
 class EndFacts(TypedDict):
@@ -141,6 +171,7 @@ class EndFacts(TypedDict):
     started_time: float
     first_batch_time: float | None
     num_clips: int
+    num_repeated: int
     seconds: float
     startup_seconds: float
     compute_seconds: float
@@ -178,6 +209,7 @@ Line = (
     | DeviceLine
     | WorkingLine
     | ElsewhereLine
+    | PlacedLine
     | EndLine
     | StoppedLine
     | CutLine
@@ -196,6 +228,7 @@ REQUIRED: dict[str, dict[str, type | tuple[type, ...]]] = {
     "failed": {"time": NUMBER, "feature_path": str, "reason": OPTIONAL_TEXT},
     "working": {"feature_path": str, "share": NUMBER},
     "elsewhere": {"num_rows": int},
+    "placed": {"feature_path": str},
     "end": {},
     "stopped": {},
 }
@@ -203,7 +236,19 @@ REQUIRED: dict[str, dict[str, type | tuple[type, ...]]] = {
 
 KINDS: dict[str, type | tuple[type, ...]] = {
     "run_number": (int, NoneType),
-    **dict.fromkeys(("video_path", "digest", "weights", "file_hash", "codec"), OPTIONAL_TEXT),
+    **dict.fromkeys(
+        (
+            "video_path",
+            "video_etag",
+            "digest",
+            "weights",
+            "file_hash",
+            "codec",
+            "decoded_on",
+            "fallback",
+        ),
+        OPTIONAL_TEXT,
+    ),
     **dict.fromkeys(
         (
             "start_seconds",
@@ -356,6 +401,8 @@ class Record(NamedTuple):
     file_hash: int | None
     start_seconds: float | None = None
     end_seconds: float | None = None
+    fallback: str | None = None
+    video_etag: str | None = None
 
     @property
     def has_complaints(self) -> bool:
@@ -402,7 +449,7 @@ class Records:
         candidates = sorted([*doubtful, *([made] if made else [])], key=lambda one: one[:2])
         if not candidates:
             return None
-        present = hash_file(feature_path)
+        present = hash_object(feature_path) if is_url(feature_path) else hash_file(feature_path)
         if present is None:  # it cannot be read: the records are all that there is
             return made
         for record in reversed(candidates):
@@ -429,11 +476,14 @@ class Records:
         run_number, now = 0, 0.0
         done: Record | None = None  # the line before, if it was one
         done_path = ""
+        uploaded: dict[str, Record] = {}  # `done` of what is in a bucket, or on its way
         open_rows: set[str] = set()
         for line in lines:
             if done is not None and not _takes_back(line, done_path):
                 self._add(done_path, done)
             done = None
+            if uploaded:
+                self._settle(line, uploaded)
             if line["status"] == "process":
                 self.settings[line["digest"]] = line["settings"]
                 run_number = line.get("run_number") or 0
@@ -451,7 +501,9 @@ class Records:
                     open_rows.add(path)
                 else:
                     open_rows.discard(path)
-                if record.status == "done":
+                if record.status == "done" and is_url(path):
+                    uploaded[path] = record
+                elif record.status == "done":
                     done, done_path = record, path
                 else:
                     self._add(path, record)
@@ -460,7 +512,19 @@ class Records:
                 self._add(done_path, done)
             else:
                 self._doubt(done_path, done)
+        for path, record in uploaded.items():
+            self._doubt(path, record)
         self._num_interrupted.update(open_rows)
+
+    def _settle(self, line: Line, uploaded: dict[str, Record]) -> None:
+        """Take what a line says of an upload: it came to its place, or not."""
+        if line["status"] == "placed":
+            path = line["feature_path"]
+            if path in uploaded:
+                self._add(path, uploaded.pop(path))
+            return
+        for path in [path for path in uploaded if _takes_back(line, path)]:
+            del uploaded[path]
 
     def _add(self, path: str, record: Record) -> None:
         last = self.last.get(path)
@@ -525,13 +589,15 @@ def _is_ours(line: dict[str, Any]) -> bool:
 
 def _takes_back(line: Line, done_path: str) -> bool:
     """Whether the line after a `done` says that its file could not come to its place."""
-    return line["status"] == "failed" and line["feature_path"] == done_path
+    if line["status"] == "failed":
+        return line["feature_path"] == done_path
+    return line["status"] == "elsewhere" and line.get("feature_path") == done_path
 
 
 def _to_record(line: RowLine, run_number: int, now: float) -> Record:
     facts = cast(dict[str, Any], line)  # which was read for this alone
     facts["run_number"], facts["time"] = run_number, now
-    for name in ("status", "digest", "weights", "reason"):
+    for name in ("status", "digest", "weights", "reason", "fallback"):
         if text := facts.get(name):
             facts[name] = sys.intern(text)  # the same for thousands of rows
     facts["ffmpeg_lines"] = tuple(facts.get("ffmpeg_lines") or ())

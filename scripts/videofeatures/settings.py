@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WrapValidator
 
 from videofeatures.files import path_problem
+from videofeatures.urls import PACKAGES
 
 
 class Group(Enum):
@@ -63,6 +64,8 @@ PATH_OF_OUTPUTS = r"^[^\s~{}\x00](?:[^{}\n\r\x00]*[^\s{}\x00])?$"
 """A path that Snakemake can have in the name of an output, where braces are a wildcard's."""
 
 
+SCHEMES = rf"^({'|'.join(PACKAGES)})(,\s*({'|'.join(PACKAGES)}))*$"
+
 Trust = Literal["time", "size"]
 
 
@@ -81,14 +84,24 @@ class Settings(BaseModel):
 
     backbone: Annotated[
         str,
-        Field(min_length=1),
+        # Of several, each is made one before it is checked: see `named_recipes`.
+        Field(
+            min_length=1,
+            json_schema_extra={
+                "type": ["string", "array", "object"],
+                "items": {"type": "string"},
+                "additionalProperties": {"type": ["object", "null"]},
+            },
+        ),
         Key(
             Group.NUMBERS,
-            "resnet152 (2d), resnext101 (3d), efficientnet_lite0 (2d, small), or timm:NAME, …",
+            "resnet152 (2d), resnext101 (3d), efficientnet_lite0 (2d, small), timm:NAME, …, or "
+            "several: [a, b]",
         ),
     ] = "resnet152"
     """The CNN, see the table in the README: `resnet152` (2d), `resnext101` (3d),
-    `efficientnet_lite0` (2d, small, for trying things out)."""
+    `efficientnet_lite0` (2d, small, for trying things out); or several of them: see “Several
+    backbones”."""
 
     precision: Annotated[
         Literal["auto", "float32", "bfloat16", "float16"],
@@ -250,10 +263,11 @@ class Settings(BaseModel):
         Literal["none", "auto", "cuda", "vaapi", "qsv", "vulkan", "amf", "videotoolbox"],
         Key(Group.NUMBERS, "device that ffmpeg decodes on: none, auto, cuda, vaapi, …"),
     ] = "none"
-    """What ffmpeg decodes on: `none` (the CPU), its `-hwaccel` `cuda` (NVDEC), `vaapi`, …, or
-    `auto`: the first of `cuda`, `vaapi`, `qsv` and `videotoolbox` that it can use here, else the
-    CPU. The others fail where their device is not there. It is among these keys because nothing
-    proves that a device gives the same pixels; we have run `auto` without a device only."""
+    """What ffmpeg decodes on: `none` (the CPU), its `-hwaccel` `cuda` (NVDEC), `vaapi`, …: all that
+    the device can decode; or `auto`: the first of `cuda`, `vaapi`, `qsv` and `videotoolbox` that
+    decodes here, side by side with the CPU. Where a device is not there, `auto` is the CPU, and
+    the others end the job at once. See “Decoding on a device”. It is among these keys because
+    nothing proves that a device gives the same pixels; there was none to run it on."""
 
     device: Annotated[
         Literal["auto", "cuda", "cpu"],
@@ -267,22 +281,55 @@ class Settings(BaseModel):
         Field(ge=1),
         Key(Group.SPEED, "frames or clips in one forward pass", unset="as fits the device"),
     ] = None
-    """Frames or clips in one forward pass; `null`: 64 on CUDA; on a CPU 2, or 4 in 16 bits, where
-    small batches are the fastest. Frames of different videos share a batch. A batch that does not
-    fit the memory is halved until it does, with a warning."""
+    """Frames or clips in one forward pass; `null`: 64 on CUDA; on a CPU, the fastest of 1, 2, 4, 8
+    and 16, which a job finds out for each shape by its own first batches. Frames of different
+    videos share a batch. A batch that does not fit the memory is halved until it does, with a
+    warning."""
 
     decoders: Annotated[
         int | None,
         Field(ge=1),
         Key(Group.SPEED, "videos decoded at a time by one job", unset="as fits its cores"),
     ] = None
-    """Videos that one job decodes at a time; `null`: one for each of its cores, 16 at most."""
+    """Videos that one job decodes at a time, those on a device included; `null`: one for each of
+    its cores, 16 at most; with `hwaccel: auto` and a device, its `device_decoders` on top; where
+    another `hwaccel` is set, these alone."""
+
+    device_decoders: Annotated[
+        int | None,
+        Field(ge=1),
+        Key(Group.SPEED, "of these, videos decoded on a device", unset="8, or all decoders"),
+    ] = None
+    """How many of these are decoded on the device of `hwaccel`, at most; what comes while it has
+    them is the CPU's. `null`: 8 with `auto`; all of them with another `hwaccel`, which are 8 where
+    `decoders` is not set."""
 
     skip_unused: Annotated[
         bool, Key(Group.SPEED, "leave packets out that no taken frame depends on")
-    ] = False
-    """Do not decode what no taken frame depends on. See “Decoding less”. Needs ffmpeg 7 or newer,
-    as the one that is installed is."""
+    ] = True
+    """Do not decode what no taken frame depends on; frames are the same. See “Decoding less”. With
+    an ffmpeg older than 7.1, which the installed one is not, all is decoded."""
+
+    scratch: Annotated[
+        str | None,
+        Field(min_length=1, pattern=PATH),
+        Key(
+            Group.SPEED,
+            "folder that videos from elsewhere are brought to",
+            unset="the system's for temporary files",
+        ),
+    ] = None
+    """Where a video that is not on a disk is brought to before it is decoded: see “Buckets and
+    servers”. Each job has a folder of its own there, which goes when it ends, or, if it was killed,
+    when the next one on that machine starts."""
+
+    scratch_mb: Annotated[
+        int,
+        Field(ge=1),
+        Key(Group.SPEED, "size of what one job has there at a time, in MB"),
+    ] = 20_000
+    """What one job has in `scratch` at a time, in MB; as many videos wait there as it decodes at a
+    time. A video that is larger fails."""
 
     truncated: Annotated[
         Literal["fail", "keep"],
@@ -323,13 +370,25 @@ class Settings(BaseModel):
     ] = 1000
     """What each process that decodes, or reads a file's header and packets, may take of memory, in
     MB, on Linux. A video that needs more fails: 8K does, see “How much memory a job takes”. Not
-    kept where `hwaccel` is set: drivers reserve more than they use."""
+    kept on a device (`hwaccel`), whose drivers reserve more than they use."""
 
     local_files_only: Annotated[
         bool, Key(Group.TROUBLE, "refuse playlists and all that makes ffmpeg open other files")
     ] = True
     """Refuse whatever makes ffmpeg open other files or the network (HLS, DASH, ffconcat, SDP, …),
     by its content, not its name. `false` for playlists that you trust."""
+
+    allowed_schemes: Annotated[
+        str | None,
+        Field(pattern=SCHEMES),
+        Key(
+            Group.TROUBLE,
+            f"URLs that the CSV may hold, with commas: {', '.join(PACKAGES)}",
+            unset="none: files on disks only",
+        ),
+    ] = None
+    """Schemes of URLs that may stand in the CSV: `s3`, or `s3,https`. `null`: none, so that a CSV
+    from somebody else reads and writes nothing but files on disks. See “Buckets and servers”."""
 
     decode_timeout_seconds: Annotated[
         float,
@@ -476,7 +535,8 @@ def json_schema() -> dict[str, Any]:
 def _merge_kinds(entry: dict[str, Any]) -> dict[str, Any]:
     """What pydantic says of a key, with null among its types, not as a schema beside another."""
     kinds = entry.get("anyOf", [entry])
-    merged: dict[str, Any] = {"type": [kind["type"] for kind in kinds]}
+    types = [kind["type"] for kind in kinds]
+    merged: dict[str, Any] = {"type": types[0] if isinstance(types[0], list) else types}
     merged |= {k: v for k, v in kinds[0].items() if k not in ("type", "title", "default")}
     if words := [kind["const"] for kind in kinds if "const" in kind]:
         merged["pattern"] = f"^({'|'.join(words)})$"  # of texts alone: a number has no pattern
@@ -511,6 +571,11 @@ def _parse(key: str, value: Any) -> Any:
     import yaml
 
     kinds = json_schema()["properties"].get(key, {}).get("type", ["string"])
+    if "object" in kinds and isinstance(value, Mapping):  # of keys, by names of the user's own
+        return {
+            name: parse_values(own) if isinstance(own, Mapping) else own
+            for name, own in value.items()
+        }
     if key in text_keys():
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         return str(value) if is_number else value
@@ -518,13 +583,16 @@ def _parse(key: str, value: Any) -> Any:
         return bool(value)
     if kinds == ["string"] or not isinstance(value, str):
         return value
+    if "array" in kinds and value[:1] not in ("[", "{"):  # one name of those that may be several
+        return value
     if "number" in kinds:
         with contextlib.suppress(ValueError):
             return float(value) if "e" in value.lower() else int(value)  # 1e3 is text to YAML
     try:
-        return yaml.safe_load(value)
+        parsed = yaml.safe_load(value)
     except yaml.YAMLError:
         return value
+    return _parse(key, parsed) if isinstance(parsed, Mapping) else parsed
 
 
 def config_problems(config: Mapping[str, Any]) -> list[str]:
@@ -548,8 +616,12 @@ def _problem(name: Any, config: Mapping[str, Any]) -> str:
     value = config[name]
     given = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
     text = KEYS[name].help
-    if isinstance(value, str) and name in text_keys() and "pattern" in _entry(name):
+    pattern = _entry(name).get("pattern")
+    if isinstance(value, str) and pattern in (PATH, PATH_OF_OUTPUTS):
         return f"{name}: {_path_problem(value)}. {text[0].upper()}{text[1:]}"
+    if isinstance(value, str) and pattern == SCHEMES:
+        given += f" holds what is none of {', '.join(PACKAGES)}"
+        return f"{name}: {given}. {text[0].upper()}{text[1:]}"
     return f"{name}: {given} is not {_allowed(name)}. {text[0].upper()}{text[1:]}"
 
 

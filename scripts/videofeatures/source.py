@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from videofeatures.urls import is_url, redact
+
 
 class Source(NamedTuple):
     """A video, or a part of one. The identity of a row's input, which travels as one from the CSV
@@ -12,7 +14,7 @@ class Source(NamedTuple):
     A frame belongs to the part if it begins at `start_seconds` or later, and before `end_seconds`.
 
     Attributes:
-        path: of a file on a disk.
+        path: of a file on a disk, or a URL.
         start_seconds: from the container's zero; None for the start of the video.
         end_seconds: from the container's zero; None for the end of the video.
     """
@@ -20,6 +22,11 @@ class Source(NamedTuple):
     path: str
     start_seconds: float | None = None
     end_seconds: float | None = None
+
+    @property
+    def shown_path(self) -> str:
+        """The path as it may be written down: a URL without what is secret in it."""
+        return redact(self.path) if is_url(self.path) else self.path
 
     @property
     def is_part(self) -> bool:
@@ -51,10 +58,10 @@ class Source(NamedTuple):
         """Return the path, with the part behind it, for people: `a.mp4 [12.5–20 s]`."""
         if self.end_seconds is not None:
             ends = f"{describe_time(self.offset_seconds)}–{describe_time(self.end_seconds)}"
-            return f"{self.path} [{ends} s]"
+            return f"{self.shown_path} [{ends} s]"
         if self.start_seconds is not None:
-            return f"{self.path} [from {describe_time(self.start_seconds)} s]"
-        return self.path
+            return f"{self.shown_path} [from {describe_time(self.start_seconds)} s]"
+        return self.shown_path
 
 
 def part_cells(source: Source) -> list[str]:

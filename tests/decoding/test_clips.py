@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from conftest import make_clip
-from videofeatures.decoding.clips import Decoding, iter_clips
+from videofeatures.decoding.clips import ClipCutter
+from videofeatures.decoding.decoding import Decoding
 from videofeatures.decoding.ffmpeg_decoder import FfmpegDecoder
 from videofeatures.decoding.view import View
 from videofeatures.decoding.windows import Windows
@@ -21,6 +22,15 @@ from videofeatures.errors import VideoError
 from videofeatures.networks.backbones import BACKBONES
 from videofeatures.settings import Settings
 from videofeatures.source import Source
+
+
+def iter_clips(frames: Iterable[np.ndarray], view: View) -> Iterator[np.ndarray]:
+    """What becomes of the frames of a whole video."""
+    cutter = ClipCutter(view)
+    for frame in frames:
+        if (clip := cutter.add(frame)) is not None:
+            yield clip
+    yield from cutter.end()
 
 
 def frames(count: int) -> list[np.ndarray]:
@@ -164,7 +174,7 @@ def test_a_source_is_decoded_for_a_view(tmp_path, decoder, backbone, num_frames,
     assert (decoding.metadata.width, decoding.metadata.duration_seconds) == (320, 3)
     assert (list(decoding.messages), decoding.warning) == ([], None)
     assert [len(times) for times in decoding.times] == [len(clips)] * 3
-    assert decoding.times.end_seconds[-1] == decoding.decoded_seconds == 3
+    assert decoding.times.end_seconds[-1] == decoding.views[0].decoded_seconds == 3
     assert decoding.share == 1
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from fractions import Fraction
 
 import numpy as np
 import pytest
 
-from videofeatures.decoding.clips import Decoding
 from videofeatures.decoding.decoder import Damage, Decoder, VideoMetadata
-from videofeatures.decoding.times import FrameTimes
+from videofeatures.decoding.decoding import Decoding
+from videofeatures.decoding.told import Told
 from videofeatures.decoding.view import View
 from videofeatures.errors import VideoError
 from videofeatures.source import Source
@@ -30,15 +29,15 @@ class GreyDecoder(Decoder):
         self,
         source: Source,
         metadata: VideoMetadata,
-        view: View,
-        messages: deque[str],
-        damage: Damage,
-        times: FrameTimes,
+        views: Sequence[View],
+        told: Sequence[Told],
         *,
         num_threads: int = 1,
-    ) -> Generator[np.ndarray, None, None]:
-        messages.append(f"grey, as {source.path} is")
-        yield from np.full((3, 3, 4, 3), 128, np.uint8)
+    ) -> Generator[tuple[int, np.ndarray], None, None]:
+        for each in told:
+            each.messages.append(f"grey, as {source.path} is")
+        for frame in np.full((3, 3, 4, 3), 128, np.uint8):
+            yield from ((number, frame) for number in range(len(views)))
 
     def find_truncation(
         self, source: Source, metadata: VideoMetadata, view: View, decoded_seconds: float

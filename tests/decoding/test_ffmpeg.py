@@ -13,6 +13,7 @@ import ffmpeg as graphs
 import pytest
 
 from videofeatures.decoding import ffmpeg
+from videofeatures.decoding.ffmpeg import FrameOutput
 from videofeatures.decoding.ffmpeg_decoder import FfmpegDecoder
 from videofeatures.decoding.process import MemoryLimitError, ReadTimeout
 from videofeatures.errors import MachineError, UserError, VideoError
@@ -36,7 +37,8 @@ def fake_ffmpeg(tmp_path, monkeypatch):
 def read_frames(**timeout: object) -> list:
     video = graphs.input("a").filter("scale", 2, 1)
     lines: deque[str] = deque(maxlen=20)
-    return list(ffmpeg.read_frames(video, (2, 1), ReadTimeout(**timeout), lines))
+    output = FrameOutput(stream=video, size=(2, 1))
+    return [frame for _, frame in ffmpeg.read_frames([output], ReadTimeout(**timeout), lines)]
 
 
 def test_frames_are_cut_from_what_ffmpeg_writes(fake_ffmpeg):
@@ -185,29 +187,8 @@ def test_an_ffmpeg_that_cannot_be_started_is_named_wherever_it_is_asked(
     for ask in (
         ffmpeg.ffmpeg_version,
         ffmpeg.find_codecs,
-        ffmpeg.find_hwaccel.__wrapped__,
         lambda: ffmpeg.explain_failure("a", local_files_only=True),
         read_frames,
     ):
         with pytest.raises(UserError, match=rf"nothing: is no ffmpeg that runs \({why}\)"):
             ask()
-
-
-def test_a_device_is_taken_that_ffmpeg_can_use(fake_ffmpeg, monkeypatch):
-    """With a stand-in for ffmpeg, which is aborted by one kind, and finds another."""
-    fake_ffmpeg(
-        'case "$*" in\n'
-        '*"-init_hw_device cuda "*) exit 1;;\n'
-        '*"-init_hw_device vaapi "*) kill -ABRT $$;;\n'
-        '*"-init_hw_device qsv "*"nullsrc"*) exit 0;;\n'
-        "esac\nexit 2"
-    )
-    find = ffmpeg.find_hwaccel.__wrapped__  # without what was found before
-    assert find() == "qsv"
-    fake_ffmpeg("exec sleep 60")
-    monkeypatch.setattr(ffmpeg, "TRIAL_TIMEOUT_SECONDS", 0.1)
-    assert find() == "none"
-    stopped = threading.Event()
-    stopped.set()
-    with pytest.raises(VideoError, match=r"^stopped$"):
-        find(stopped)

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 from conftest import ROOT, make_clip, run_ffmpeg
+from decoding import one_view
 from decoding.faulty_videos import make_faulty_videos, workers
 from decoding.hostile_videos import (
     make_avi_of_slow_frames,
@@ -29,12 +30,12 @@ from decoding.hostile_videos import (
     make_late_tag,
     make_still,
 )
-from videofeatures.decoding.clips import Decoding
-from videofeatures.decoding.decoder import Damage, VideoMetadata
+from videofeatures.decoding.bounds import PacketFacts
+from videofeatures.decoding.decoder import VideoMetadata
+from videofeatures.decoding.decoding import Decoding
 from videofeatures.decoding.ffmpeg_decoder import FfmpegDecoder
 from videofeatures.decoding.libav import Libav
 from videofeatures.decoding.process import MemoryLimitError, ReadTimeout
-from videofeatures.decoding.times import FrameTimes
 from videofeatures.decoding.view import View
 from videofeatures.errors import MachineError, VideoError
 from videofeatures.report.thumbnails import frames_at
@@ -42,7 +43,7 @@ from videofeatures.settings import Settings
 from videofeatures.source import Source
 
 VIEW = View(frame_rate=1, resize_size=32, crop_size=0)
-METADATA = VideoMetadata(64, 48, Fraction(1), 100.0, 25.0, "h264")
+METADATA = VideoMetadata(64, 48, Fraction(1), 100.0, 25.0, "h264", container="mov")
 
 
 @pytest.fixture
@@ -52,9 +53,7 @@ def videos(tmp_path, monkeypatch) -> dict[str, str]:
 
 QUESTIONS = {
     "probe": lambda decoder, source: decoder.probe(source),
-    "frames": lambda decoder, source: list(
-        decoder.frames(source, METADATA, VIEW, deque(), Damage(), FrameTimes())
-    ),
+    "frames": lambda decoder, source: list(one_view.decode(decoder, source, METADATA, VIEW)),
     "find_truncation": lambda decoder, source: decoder.find_truncation(source, METADATA, VIEW, 1),
 }
 
@@ -130,14 +129,14 @@ def sparse_videos(tmp_path_factory) -> list[Path]:
     return paths
 
 
-LONG = pytest.mark.parametrize("question", ["probe", "find_truncation", "skip_filter"])
+LONG = pytest.mark.parametrize("question", ["probe", "find_truncation", "look_at_packets"])
 
 
 def ask(question: str, decoder: FfmpegDecoder, libav: Libav, path: Path) -> object:
     """The answer, or the reason that there is none."""
     try:
-        if question == "skip_filter":
-            return libav.skip_filter(str(path), 1.0)
+        if question == "look_at_packets":
+            return libav.look_at_packets(str(path), [1.0])
         return QUESTIONS[question](decoder, Source(str(path)))
     except VideoError as error:
         return error.reason
@@ -170,7 +169,7 @@ def test_a_stop_ends_looking_through_a_file(sparse_videos, question):
 def test_libav_is_loaded_where_it_is_used_and_nothing_else_is(tmp_path):
     script = """
         import sys
-        from videofeatures.decoding.clips import Decoding
+        from videofeatures.decoding.decoding import Decoding
         from videofeatures.decoding.ffmpeg_decoder import FfmpegDecoder
         from videofeatures.decoding.view import View
         from videofeatures.settings import Settings
@@ -232,13 +231,13 @@ def test_a_name_is_that_of_one_file(films, tmp_path, monkeypatch, name, local_fi
     with FfmpegDecoder(settings) as decoder:
         metadata = decoder.probe(source)
         assert (metadata.width, metadata.duration_seconds) == (64, 6)
-        frames = list(decoder.frames(source, metadata, VIEW, deque(), Damage(), FrameTimes()))
+        frames = list(one_view.decode(decoder, source, metadata, VIEW))
         assert [colour(frame) for frame in frames] == ["B"] * 6
         assert decoder.find_truncation(source, metadata, VIEW, 6) is None
         assert decoder.find_truncation(source, metadata, VIEW, 2) is not None
     with Libav(ReadTimeout(), local_files_only=local_files_only) as libav:
         assert libav.read_duration(name) == 6
-        assert libav.skip_filter(name, 1.0) is not None
+        assert libav.look_at_packets(name, [1.0]).packet_filter is not None
     (picture,) = frames_at(name, [1.0], height=48, local_files_only=local_files_only)
     assert colour(np.array(picture)) == "B"
     # What is said of a file is not said of another, either.
@@ -266,9 +265,7 @@ def test_a_picture_is_what_its_content_shows(tmp_path, name):
         shutil.copy(picture, tmp_path / to)
     with FfmpegDecoder(Settings()) as decoder:
         metadata = decoder.probe(Source(str(path)))
-        (frame,) = decoder.frames(
-            Source(str(path)), metadata, VIEW, deque(), Damage(), FrameTimes()
-        )
+        (frame,) = one_view.decode(decoder, Source(str(path)), metadata, VIEW)
         assert colour(frame) == "B"
 
 
@@ -286,7 +283,7 @@ def test_a_file_that_goes_while_it_is_read_costs_one_row(tmp_path):
     source = Source(str(tmp_path / "%d.jpg"))
     gone = r"^the file was removed while it was read: No such file"
     with FfmpegDecoder(Settings()) as decoder, pytest.raises(VideoError, match=gone):
-        list(decoder.frames(source, METADATA, VIEW, deque(), Damage(), FrameTimes()))
+        list(one_view.decode(decoder, source, METADATA, VIEW))
 
 
 CHANGES = {
@@ -332,7 +329,7 @@ def test_a_codec_without_a_decoder_is_named(tmp_path):
                 decoder.probe(Source(str(name)))
     assert frames_at(str(path), [1.0], height=48) == [None]
     with Libav(ReadTimeout()) as libav:
-        assert libav.skip_filter(str(path), 1.0) is None
+        assert libav.look_at_packets(str(path), [1.0]).packet_filter is None
 
 
 @pytest.mark.parametrize("late", [2, 60])
@@ -344,9 +341,7 @@ def test_pictures_that_start_late_count_from_the_sound_but_in_a_ts(tmp_path, kin
     run_ffmpeg(*film, *sound, "-c:v", "libx264", "-c:a", "aac", path)
     source = Source(str(path))
     with FfmpegDecoder(Settings()) as decoder:
-        frames = list(
-            decoder.frames(source, decoder.probe(source), VIEW, deque(), Damage(), FrameTimes())
-        )
+        frames = list(one_view.decode(decoder, source, decoder.probe(source), VIEW))
         num_before = 0 if kind == "ts" else late
         assert len(frames) == num_before + 4
         # The first picture stands for the time before.
@@ -423,13 +418,41 @@ def test_a_video_without_a_true_header_is_taken_whole(tmp_path):
     assert (found.metadata.duration_seconds, found.num_frames) == (4, 30)
 
 
-def test_an_ordinary_video_is_not_read_twice(tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.setattr(Libav, "look_at_packets", lambda self, path: asked.append(path))
+@pytest.fixture
+def looked_at(monkeypatch, by_program) -> list[str]:
+    """The names of the files whose packets were read, in order, for ffmpeg's program."""
+    names, look = [], Libav.look_at_packets
+
+    def note(self: Libav, path: str, *arguments: object, **options: object) -> PacketFacts:
+        names.append(Path(path).name)
+        return look(self, path, *arguments, **options)
+
+    monkeypatch.setattr(Libav, "look_at_packets", note)
+    return names
+
+
+def test_the_packets_of_an_ordinary_video_are_read_once_and_where_that_saves_something(
+    tmp_path, looked_at
+):
     for name in ("a.mp4", "a.mkv", "a.avi", "a.ts"):
+        path = make_clip(tmp_path / name, seconds=4)
         for rate in (1, 24):
-            assert decode(make_clip(tmp_path / name, seconds=4), rate).num_frames >= 4 * rate
-    assert asked == []
+            assert decode(path, rate).num_frames >= 4 * rate
+        decode(path, 1, skip_unused=False)
+    assert looked_at == ["a.mp4", "a.mkv"]
+    # A part of a long video is not what its packets are read for.
+    source = Source(str(tmp_path / "a.mp4"), 1.0, 2.0)
+    with FfmpegDecoder(Settings()) as decoder:
+        assert len(list(Decoding(decoder, source, VIEW).clips())) == 1
+    assert looked_at == ["a.mp4", "a.mkv"]
+
+
+def test_one_look_serves_all_that_ask(tmp_path, looked_at):
+    path = make_clip(tmp_path / "a.mkv", seconds=10)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(VideoError, match=r": truncated$"):
+        decode(path)
+    assert looked_at == ["a.mkv"]
 
 
 @pytest.mark.parametrize(
@@ -455,12 +478,15 @@ def test_the_shape_that_a_network_is_given_is_bounded(tmp_path, size, pixels, to
         assert [clip.shape for clip in decoding.clips()] == [(32, 32, 3)] * 2
 
 
-def test_a_video_that_is_encrypted_fails_whatever_is_kept(tmp_path):
+# What comes of bits that mean nothing is chance: with the last four keys it is no frame at all, for
+# four reasons of ffmpeg.
+@pytest.mark.parametrize("key", [0, 1, 15, 24, 85, 97])
+def test_a_video_that_is_encrypted_fails_whatever_is_kept(tmp_path, key):
     plain = make_clip(tmp_path / "plain.mp4", seconds=4)
     path = tmp_path / "a.mp4"
-    key = ("-encryption_key", "76a6c65c5ea762046bd749a2e632ccbb")
     scheme = ("-encryption_scheme", "cenc-aes-ctr", "-encryption_kid", "a7e61c373e219033" * 2)
-    run_ffmpeg("-i", plain, "-c", "copy", *scheme, *key, path)
+    same = ("-fflags", "+bitexact")  # no number is drawn
+    run_ffmpeg("-i", plain, "-c", "copy", *same, *scheme, "-encryption_key", f"{key:032x}", path)
     with pytest.raises(VideoError, match=r"^encrypted: "):
         decode(path, damaged="keep", truncated="keep")
     assert decode(plain).damage.num_damaged_frames == 0

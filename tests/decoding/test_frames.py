@@ -16,8 +16,9 @@ import pytest
 from conftest import make_clip, run_ffmpeg
 from decoding.drawn_videos import corners, make_corners, make_numbered, numbers
 from decoding.hostile_videos import make_still
+from decoding.one_view import iter_frames
 from videofeatures.decoding.decoder import VideoMetadata
-from videofeatures.decoding.frames import iter_frames, resized_size
+from videofeatures.decoding.frames import resized_size
 from videofeatures.decoding.process import MemoryLimitError
 from videofeatures.decoding.resizing import Resizing
 from videofeatures.decoding.view import View
@@ -116,18 +117,6 @@ def test_the_scaler_does_what_it_is_asked(real_clips):
     }
     assert len({frame.tobytes() for frame in frames.values()}) == 4
     assert sharpness["bilinear"] < sharpness["bicubic"] < sharpness["lanczos"]
-
-
-def test_decoding_on_a_device_is_asked_of_ffmpeg(real_clips):
-    path = str(real_clips["bikes"])
-    plain, auto = (
-        list(iter_frames(path, Resizing(size=(527, 224)), frame_rate=1, hwaccel=device))
-        for device in ("none", "auto")
-    )
-    # Where there is no device, or no library for it, `auto` is the CPU; one may differ by rounding.
-    np.testing.assert_allclose(np.stack(auto).astype(int), np.stack(plain), atol=3)
-    with pytest.raises(VideoError, match="nonsense"):
-        list(iter_frames(path, Resizing(size=(527, 224)), frame_rate=1, hwaccel="nonsense"))
 
 
 def test_frames_are_those_of_a_plain_ffmpeg_command(real_clips):

@@ -6,23 +6,19 @@ import pytest
 
 from conftest import make_clip
 from videofeatures.decoding.libav import Libav
+from videofeatures.decoding.packets import look_at_packets
 from videofeatures.decoding.probe import probe_video, read_duration
 from videofeatures.decoding.process import ReadTimeout
-from videofeatures.decoding.skipping import skip_filter
-from videofeatures.decoding.truncation import find_truncation
 from videofeatures.decoding.worker_pool import LibavError
 
 
 def test_answers_are_the_same_and_of_the_same_types(real_clips):
     with Libav(ReadTimeout(60)) as libav:
         for path in map(str, real_clips.values()):
-            metadata = probe_video(path)
-            assert libav.probe_video(path) == metadata
+            assert libav.probe_video(path) == probe_video(path)
             assert libav.read_duration(path) == read_duration(path)
-            assert libav.skip_filter(path, 1) == skip_filter(path, 1)
-            expected = find_truncation(path, metadata.duration_seconds, 1.0)
-            assert expected is not None
-            assert libav.find_truncation(path, metadata, 1.0) == expected
+            found = libav.look_at_packets(path, [1.0], end_seconds=2.0)
+            assert found == look_at_packets(path, frame_rates=[1.0], end_seconds=2.0)
 
 
 def test_a_path_is_one_of_the_folder_that_we_are_in_now(tmp_path, monkeypatch):

@@ -76,3 +76,34 @@ def test_packets_of_which_an_edit_list_cuts_the_pictures_off_are_counted(tmp_pat
     found = look_at_packets(str(tmp_path / "a.mp4"))
     assert (found.num_packets, found.num_discarded) == (100, 25)
     assert look_at_packets(str(whole)).num_discarded == 0
+
+
+def test_each_packet_is_a_sign_of_life(tmp_path):
+    packets: list[None] = []
+    path = str(make_clip(tmp_path / "a.mkv", seconds=10))
+    look_at_packets(path, on_packet=lambda: packets.append(None))
+    assert len(packets) >= 250
+
+
+def test_where_it_ends_is_said_of_pictures_of_sound_and_of_a_part(tmp_path):
+    codec = ("-c:v", "libx264", "-g", "25", "-bf", "0")
+    film = make_clip(tmp_path / "film.mp4", seconds=4, codec=codec)
+    path = tmp_path / "a.mkv"
+    run_ffmpeg("-i", film, "-f", "lavfi", "-i", "sine=d=7", "-c:v", "copy", path)
+    found = look_at_packets(str(path))
+    assert found.is_promise_of_pictures
+    assert found.promised_seconds == pytest.approx(4, abs=0.05)
+    assert found.picture_end_seconds == pytest.approx(4, abs=0.05)
+    assert found.end_seconds == pytest.approx(7, abs=0.1)
+    assert found.last_begin_seconds == pytest.approx(3.96, abs=0.01)
+    assert found.last_key_seconds == pytest.approx(3, abs=0.01)
+    part = look_at_packets(str(path), end_seconds=2.5)
+    assert part.last_begin_seconds == pytest.approx(2.48, abs=0.01)
+    assert part.last_key_seconds == pytest.approx(2, abs=0.01)
+    assert (part.picture_end_seconds, part.num_packets) == (found.picture_end_seconds, 100)
+
+
+def test_an_end_that_is_read_again_and_again_is_not_known(tmp_path):
+    assert look_at_packets(str(make_edits(tmp_path / "a.mp4", 5000))).end_seconds is None
+    few = look_at_packets(str(make_edits(tmp_path / "b.mp4", 3)))
+    assert few.end_seconds > 4

@@ -21,7 +21,7 @@ import pytest
 from conftest import run_ffmpeg
 from decoding.drawn_videos import make_numbered, numbers
 from videofeatures.decoding import ffmpeg_decoder
-from videofeatures.decoding.clips import Decoding
+from videofeatures.decoding.decoding import Decoding
 from videofeatures.decoding.ffmpeg_decoder import FfmpegDecoder
 from videofeatures.decoding.parts import Cut, Landing
 from videofeatures.decoding.process import ReadTimeout
@@ -462,7 +462,7 @@ def test_what_is_before_an_open_group_is_not_decoded():
     assert list(said) == ["[h264 @ 0x1] damaged"]
 
 
-def test_who_decodes_what_is_skipped_has_the_time_for_it(clips, monkeypatch):
+def test_who_decodes_what_is_skipped_has_the_time_for_it(clips, monkeypatch, by_program):
     given = []
 
     def iter_frames(*_: object, read_timeout: ReadTimeout, **__: object):

@@ -11,9 +11,10 @@ import pytest
 
 from conftest import run_ffmpeg
 from decoding.drawn_videos import corners, make_corners, make_numbered, numbers
+from decoding.one_view import iter_frames
 from videofeatures.decoding.decoder import VideoMetadata
 from videofeatures.decoding.ffmpeg_decoder import FfmpegDecoder
-from videofeatures.decoding.frames import iter_frames, resized_size
+from videofeatures.decoding.frames import resized_size
 from videofeatures.decoding.resizing import Resizing
 from videofeatures.decoding.view import View
 from videofeatures.errors import VideoError

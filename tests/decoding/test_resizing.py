@@ -11,9 +11,10 @@ from PIL import Image
 
 from conftest import run_ffmpeg
 from decoding.drawn_videos import corners, make_corners
-from videofeatures.decoding.clips import Decoding
+from decoding.one_view import iter_frames
+from videofeatures.decoding.decoding import Decoding
 from videofeatures.decoding.ffmpeg_decoder import FfmpegDecoder
-from videofeatures.decoding.frames import iter_frames, resized_size
+from videofeatures.decoding.frames import resized_size
 from videofeatures.decoding.probe import probe_video
 from videofeatures.decoding.resizing import Resizing
 from videofeatures.decoding.view import View

@@ -15,7 +15,7 @@ import pytest
 from conftest import make_clip, run_ffmpeg
 from decoding.drawn_videos import LOSSLESS, make_numbered, numbers
 from decoding.hostile_videos import make_late_tag, make_still
-from videofeatures.decoding.clips import Decoding
+from videofeatures.decoding.decoding import Decoding
 from videofeatures.decoding.ffmpeg_decoder import FfmpegDecoder
 from videofeatures.decoding.view import View
 from videofeatures.errors import VideoError

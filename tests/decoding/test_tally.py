@@ -120,3 +120,17 @@ def test_another_run_is_counted_anew():
         tally.take(line)
     tally.reset()
     assert tally == Tally()
+
+
+def test_a_time_is_taken_where_another_thread_has_begun_the_line():
+    tally = Tally()
+    for line in (
+        "[Parsed_showinfo_0 @ 0x1] [info] config in time_base: 1/10, frame_rate: 10/1",
+        "[Parsed_showinfo_0 @ 0x1] [info] n:   0 pts:      0 pts_time:0 duration: 1",
+        "Stream #0:0: Video: rawvideo, rgb24n:   1 pts:      1 pts_time:0.1 duration: 1",
+        "[out#1/rawvideo @ 0x2] [verbose] n:   2 pts:   NOPTS pts_time:NOPTS duration: 1",
+    ):
+        assert tally.take(line) is None
+    assert list(tally.shown_seconds)[:2] == [0, 0.1]
+    assert len(tally.shown_seconds) == 3
+    assert tally.graph_starts == [0]

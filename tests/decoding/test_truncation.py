@@ -10,8 +10,9 @@ import pytest
 
 from conftest import run_ffmpeg
 from videofeatures.decoding.ffmpeg_decoder import FfmpegDecoder
+from videofeatures.decoding.packets import look_at_packets
 from videofeatures.decoding.probe import probe_video
-from videofeatures.decoding.truncation import find_truncation
+from videofeatures.decoding.truncation import explain_end, is_short
 from videofeatures.decoding.view import View
 from videofeatures.errors import VideoError
 from videofeatures.settings import Settings
@@ -38,12 +39,10 @@ def cut(path: Path, part: float = 0.5) -> Path:
 
 
 def find(path: Path, num_frames: int, frame_rate: float = 1.0) -> str | None:
-    return find_truncation(
-        str(path),
-        probe_video(str(path)).duration_seconds,
-        num_frames / frame_rate,
-        rounding_seconds=0.5 / frame_rate,
-    )
+    seconds, rounding = num_frames / frame_rate, 0.5 / frame_rate
+    if not is_short(probe_video(str(path)).duration_seconds, seconds + rounding):
+        return None
+    return explain_end(look_at_packets(str(path)), seconds, rounding_seconds=rounding)
 
 
 @pytest.mark.parametrize(
@@ -187,16 +186,12 @@ def test_a_recording_that_says_nothing_promises_nothing(tmp_path):
     assert find(cut(path), 5) is None
 
 
-def test_nothing_is_read_where_nothing_is_promised_or_missing(tmp_path):
-    for seconds, num_frames in ((None, 1), (10.0, 10), (10.0, 9), (1.0, 100)):
-        assert find_truncation(str(tmp_path / "nothing"), seconds, num_frames) is None
-
-
-def test_each_packet_is_a_sign_of_life(tmp_path):
-    packets: list[None] = []
-    path = str(make(tmp_path / "a.mkv"))
-    find_truncation(path, 10.0, 1, on_packet=lambda: packets.append(None))
-    assert len(packets) >= 250
+def test_nothing_is_short_where_nothing_is_promised_or_missing():
+    for promised, decoded in ((None, 1), (10.0, 10), (10.0, 9), (1.0, 100)):
+        assert not is_short(promised, decoded)
+    assert is_short(10.0, 8.9)
+    assert not is_short(10.0, 4.5, end_seconds=5)
+    assert is_short(10.0, 3.9, end_seconds=5)
 
 
 def test_a_file_that_is_gone_or_another_by_now_costs_its_row(tmp_path):

@@ -48,13 +48,15 @@ def test_requests_are_answered_in_json_and_the_end_of_input_is_the_end(worker, t
         "duration_seconds": 3.0,
         "average_fps": 25.0,
         "codec": "h264",
+        "pixel_format": "yuv420p",
+        "display_matrix": None,
+        "container": "mov",
     }
     assert ask(worker, "probe_video", path) == {"result": metadata}
-    assert ask(worker, "skip_filter", path, frame_rate=24) == {"result": None}
     landing = {"tick": "1/12800", "seconds": "0", "key_ticks": None, "is_open": False}
     assert ask(worker, "find_landing", path, start_seconds=2.5) == {"result": landing}
-    found = ask(worker, "find_truncation", path, decoded_seconds=1, duration_seconds=3.0)
-    assert found == {"result": "decoding stops at 1 s of 3 s: damaged"}
+    found = ask(worker, "look_at_packets", path, frame_rates=[24])["result"]
+    assert (found["num_packets"], found["end_seconds"], found["packet_filter"]) == (75, 3.0, None)
     assert ask(worker, "probe_video", tmp_path) == {"error": "is a folder"}
     (tmp_path / "text.mp4").write_text("text")
     general = "Invalid data found when processing input"
@@ -67,10 +69,9 @@ def test_all_that_can_be_asked_is_known(worker, tmp_path):
     assert set(FUNCTIONS) == {
         "probe_video",
         "read_duration",
-        "skip_filter",
         "find_landing",
-        "find_truncation",
         "look_at_packets",
+        "decode_at_once",
     }
     worker.stdin.write(request("system", "/"))
     worker.stdin.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -17,6 +18,9 @@ import yaml
 from conftest import PROJECT, ROOT, Workflow, make_clip, run_ffmpeg, write_csv
 from videofeatures.files import hash_file
 from videofeatures.networks.backbones import BACKBONES
+from videofeatures.packing.hdf5_format import Hdf5Format
+from videofeatures.packing.sample import Part, Sample
+from videofeatures.packing.webdataset_format import WebdatasetFormat
 
 PAGES = sorted(
     path.relative_to(ROOT)
@@ -29,10 +33,15 @@ BACKBONE_PAGE = Path("scripts/videofeatures/networks/backbones/README.md")
 HERE = "tests/end_to_end/"
 ELSEWHERE = {
     r"make (test|test-browser|test-slurm|lint)": ".ci/run",
-    r"make (bench|bench-memory|bench-plan)": HERE + "test_benchmarks.py",  # in the smallest setting
-    r"make (env|clean)": "Makefile",  # the environment of these tests; removes what they use
+    r"make bench(-memory|-plan|-buckets|-several|-decoding|-pack)?": HERE
+    + "test_benchmarks.py",  # in the smallest setting
+    r"make csv VIDEOS=s3:.*": HERE + "test_buckets.py",  # where there is a server
+    r"make (test-gpu|bench-gpu)": "tests/gpu/test_on_gpu.py",
+    r"make (env|env-pack|env-remote|env-cloud|clean)": "Makefile",  # what these tests use
     r"snakemake .*--profile slurm.*|srun .*": HERE + "test_slurm.py",
     r"snakemake --profile profiles/pbs": HERE + "test_workflow.py",  # with a stand-in for qsub
+    # With clients of clouds that submit to nobody.
+    r"snakemake --profile profiles/(kubernetes|googlebatch|aws-batch)": HERE + "test_clouds.py",
     # With a small network: the page's own has to be fetched.
     r"python (scripts/encode_text|examples/find_sentence)\.py .*": "tests/networks/test_text.py",
     r"snakemake --sdm conda": None,  # there is no conda here, and the page says so
@@ -75,7 +84,7 @@ def site(tmp_path_factory, seeded_weights, real_weights, real_clips) -> Path:
     run_ffmpeg("-i", folder / "videos" / "a.mp4", "-c:v", "libvpx", folder / "videos" / "b.webm")
     (folder / "demo").mkdir()
     (folder / "demo" / "clips").symlink_to(real_clips["bikes"].parent)
-    write_csv(folder / "3d.csv", [("videos/a.mp4", "features_3d/a.npy")])
+    write_csv(folder / "both.csv", [("videos/a.mp4", "both/{backbone}/a.npy")])
     # Weights whose real files cannot be shipped: their names are what a download would leave.
     verified = folder / "resources" / "weights"
     verified.mkdir(parents=True)
@@ -115,10 +124,18 @@ def test_what_is_run_elsewhere_is_run_there(target):
     text = (ROOT / target).read_text(encoding="utf-8")
     for words in {
         ".ci/run": ["make test", "make test-browser", "make test-slurm", "make lint"],
-        HERE + "test_benchmarks.py": ["speed.py", "plan.py"],
+        HERE + "test_benchmarks.py": [
+            f"{name}.py"
+            for name in ("speed", "plan", "plan_buckets", "several", "decoding", "packing")
+        ],
+        HERE + "test_buckets.py": ["make_csv.py"],
+        "tests/gpu/test_on_gpu.py": ['"gpu.py"'],
         HERE + "test_slurm.py": ['"--profile", "slurm"', "srun --gpus=1 python scripts/check.py"],
         HERE + "test_workflow.py": ["profiles/pbs"],
-        "Makefile": ["env:", "clean:"],
+        HERE + "test_clouds.py": [
+            f'"{name}"' for name in ("kubernetes", "googlebatch", "aws-batch")
+        ],
+        "Makefile": ["env:", "env-pack:", "env-remote:", "env-cloud:", "clean:"],
         "tests/networks/test_text.py": ["encode_text.py", "find_sentence.py"],
     }[target]:
         assert words in text
@@ -136,8 +153,9 @@ def test_the_readme_s_commands_and_then_those_of_the_other_pages(site):
                 run(command, site)
     assert sorted(path.name for path in (site / "features").iterdir()) == ["a.npy", "b.npy"]
     assert np.load(site / "features" / "a.npy").shape == (2, 2048)
-    assert np.load(site / "features_3d" / "a.npy").shape == (3, 2048)
-    for results in ("results", "results/3d", "demo/results"):
+    assert np.load(site / "both" / "resnet152" / "a.npy").shape == (2, 2048)
+    assert np.load(site / "both" / "resnext101" / "a.npy").shape == (3, 2048)
+    for results in ("results", "results/both", "demo/results"):
         assert (site / results / "report.html").exists()
 
 
@@ -162,10 +180,19 @@ def test_the_python_of_the_examples_runs(tmp_path, monkeypatch):
         np.save(f"{folder}/a.npy", features[:num_rows])
     times = {name: np.arange(10.0) for name in ("start_seconds", "timestamps", "end_seconds")}
     np.savez("features/b.npz", features=features, **times, provenance="{}")
+    told = {"key": "videos/b.mp4", "video_path": "videos/b.mp4", "features": {"n": {}}}
+    parts = (Part("n", features, np.stack(list(times.values()), axis=1)),)
+    sample = Sample("videos/b.mp4", parts, json.dumps(told))
+    Path("shards").mkdir()
+    for pack_format, path in ((Hdf5Format(), "features.h5"), (WebdatasetFormat(), "shards/0.tar")):
+        with open(path, "x+b") as file:
+            pack_format.write(file, iter([sample]))
     names: dict = {}
     text = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
     for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
         exec(block, names)
+    for name in ("from_hdf5", "from_shards"):
+        assert names[name].shape == (10, 2048)
     assert len(names["rows_2d"]) == 2  # seconds 0 and 1
     assert len(names["rows_3d"]) == 3  # rows 0 to 2: up to second 2
     assert names["clip"].shape == (4096,)

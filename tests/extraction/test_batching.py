@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pytest
 
 from conftest import make_recipe, make_target
 from videofeatures.errors import MachineError
+from videofeatures.extraction import batching
 from videofeatures.extraction.batching import MAX_BATCHES_WAITING, Batcher
 from videofeatures.extraction.events import Decoded
 from videofeatures.extraction.target_state import TargetState
@@ -64,7 +65,7 @@ class Stage:
     """A batcher, and who takes what is complete from it, once."""
 
     def __init__(self, network: Sums, batch_size: int):
-        self.batcher = Batcher(network, batch_size, RAW, Timing())
+        self.batcher = Batcher(network, [batch_size], RAW, Timing())
         self.left: list[str] = []
 
     def add(self, video: Video, value: int = 1, shape: tuple[int, ...] = (2, 2, 3)) -> list[str]:
@@ -185,6 +186,65 @@ def test_a_batch_that_does_not_fit_is_halved_with_one_warning(caplog):
     assert [record.getMessage() for record in caplog.records] == [
         "out of memory with a batch of 16: it is halved until it fits (16 do not fit)"
     ]
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Callable[[float], None]:
+    """Time stands still, but for what is added to it."""
+    now = [0.0]
+
+    def add(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr(batching.time, "monotonic", lambda: now[0])
+    return add
+
+
+def test_each_shape_finds_its_own_size_by_its_own_batches(clock):
+    network = Sums()
+    submit = network.submit
+
+    def timed_submit(batch):
+        # Small frames are the faster the more there are; large ones best in batches of 2.
+        is_large = batch.shape[1] > 2
+        clock({1: 3, 2: 4, 4: 9}[len(batch)] if is_large else 1 + 0.5 * len(batch))
+        return submit(batch)
+
+    network.submit = timed_submit
+    stage = Stage(network, 2)
+    stage.batcher = Batcher(network, [2, 4, 1], RAW, Timing())
+    video = Video("a")
+    for k in range(29):
+        stage.add(video, k)
+        stage.add(video, k, shape=(9, 2, 3))
+    assert stage.end(video) + stage.flush() == ["a"]
+    small = [shape[0] for shape in network.batches if shape[1] == 2]
+    large = [shape[0] for shape in network.batches if shape[1] == 9]
+    assert small == [2, 4, 1] * 3 + [4, 4]
+    assert large == [2, 4, 1] * 3 + [2] * 4
+    values = video.state.features.take(58)[::2, 0]
+    np.testing.assert_array_equal(values, 12 * np.arange(29))
+
+
+def test_sizes_that_do_not_fit_are_tried_no_more(clock):
+    network = Sums(capacity=2)
+    submit, tried = network.submit, []
+
+    def timed_submit(batch):
+        tried.append(len(batch))
+        clock(1 + 0.1 * len(batch))
+        return submit(batch)
+
+    network.submit = timed_submit
+    stage = Stage(network, 2)
+    stage.batcher = Batcher(network, [2, 4, 8, 16, 1], RAW, Timing())
+    video = Video("a")
+    for k in range(20):
+        stage.add(video, k)
+        stage.add(video, k, shape=(9, 2, 3))  # three of these wait when four of those do not fit
+    assert stage.end(video) + stage.flush() == ["a"]
+    assert [size for size in tried if size > 2] == [4]
+    assert stage.batcher.batch_size == 2
 
 
 def test_a_frame_that_does_not_fit_alone_costs_its_own_video():

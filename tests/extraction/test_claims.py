@@ -285,3 +285,38 @@ def test_a_claim_that_cannot_be_read_is_abandoned_when_nobody_touches_it():
                 wait_for(lambda: others.take(path))
         finally:
             os.seteuid(0)
+
+
+def test_the_claim_of_an_object_stands_in_the_folder_that_is_shared(tmp_path):
+    folder = tmp_path / "plan"
+    urls = ["s3://bucket/a.npy", "s3://bucket/deep/a.npy", "s3://other/a.npy"]
+    with Claims(LONG, folder) as ours, Claims(LONG, folder) as theirs:
+        assert all(map(ours.take, urls))
+        assert len(hidden(folder)) == 3
+        assert not any(map(theirs.take, urls))
+        ours.release(urls[0])
+        assert theirs.take(urls[0])
+    assert hidden(folder) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["plan"]
+
+
+def test_claims_of_objects_are_left_by_killed_processes_and_tidied_up(tmp_path):
+    folder, url = tmp_path / "plan", "s3://bucket/a.npy"
+    script = HOLD.replace("Claims(float(sys.argv[2]))", "Claims(1000.0, Path(sys.argv[2]))")
+    holder = subprocess.Popen(
+        [sys.executable, "-c", f"from pathlib import Path\n{script}", url, str(folder)],
+        env=os.environ | {"PYTHONPATH": str(ROOT / "scripts")},
+        stdout=subprocess.PIPE,
+    )
+    assert holder.stdout.readline() == b"True\n"
+    holder.stdout.close()
+    try:
+        with Claims(LONG, folder) as claims:
+            assert not claims.take(url)
+    finally:
+        holder.kill()
+        holder.wait()
+    remove_abandoned_claims([str(tmp_path / "a.npy")], folder)  # of no object
+    assert len(hidden(folder)) == 1
+    remove_abandoned_claims([url], folder)
+    assert hidden(folder) == []

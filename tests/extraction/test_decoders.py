@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import Counter
@@ -11,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from conftest import make_clip, make_recipe, make_target
+from videofeatures.decoding.decoder import StartAnew
 from videofeatures.decoding.ffmpeg_decoder import FfmpegDecoder
 from videofeatures.errors import VideoError
 from videofeatures.extraction import decoders as decoders_module
 from videofeatures.extraction.claims import Claims
-from videofeatures.extraction.decoders import Decoders, SharedTargets
-from videofeatures.extraction.events import Begun, Clip, Ended, Event, Failed
+from videofeatures.extraction.decoders import Decoders, SharedTargets, Taken
+from videofeatures.extraction.events import Begun, Clip, Ended, Event, Failed, Repeated
 from videofeatures.planning.plan import Target
 from videofeatures.settings import Settings
 
@@ -69,6 +71,39 @@ def test_each_target_begins_gives_its_clips_and_ends(tmp_path, claims):
         assert ended.decoded.seconds > 0
 
 
+def test_a_video_that_is_decoded_once_more_says_so_before_its_clips_come_again(
+    tmp_path, claims, complains_late
+):
+    path = make_clip(tmp_path / "a.mp4", seconds=14)
+    with start([make_target(path, tmp_path / "a.npy")], claims) as decoders:
+        events = take_all(decoders)
+    kinds = [type(event) for event in events]
+    assert kinds == [Begun, *[Clip] * 3, Repeated, *[Clip] * 14, Ended]
+    for clips in (events[1:4], events[5:-1]):
+        assert [clip.number for clip in clips] == list(range(len(clips)))
+    decoded = events[-1].decoded
+    assert (decoded.num_clips, decoded.num_frames, decoded.is_repeated) == (14, 14, True)
+    assert decoded.messages == ()
+
+
+class Undecided(FfmpegDecoder):
+    """Has it decoded once more, every time."""
+
+    def frames(self, *arguments, **options):
+        yield from itertools.islice(super().frames(*arguments, **options), 1)
+        raise StartAnew("once more")
+
+
+def test_a_video_is_decoded_twice_at_most(tmp_path, claims):
+    target = make_target(make_clip(tmp_path / "a.mp4"), tmp_path / "a.npy")
+    decoders = start([target], claims)
+    decoders._decoder = Undecided(SETTINGS)
+    with decoders:
+        events = take_all(decoders)
+    assert [type(event) for event in events] == [Begun, Clip, Repeated, Clip, Failed]
+    assert events[-1].error.reason == "once more"
+
+
 def test_what_cannot_be_decoded_fails_with_its_reason(tmp_path, claims):
     text = tmp_path / "text.mp4"
     text.write_text("no video")
@@ -115,7 +150,7 @@ def test_what_others_work_on_is_waited_for(tmp_path, claims, monkeypatch):
         assert others.take(done.feature_path)
         assert others.take(given_up.feature_path)
         shared = SharedTargets([done, given_up, free], claims)
-        assert shared.take(threading.Event()) == free
+        assert shared.take(threading.Event()) == Taken((free,))
 
         def finish() -> None:
             time.sleep(0.2)
@@ -125,7 +160,7 @@ def test_what_others_work_on_is_waited_for(tmp_path, claims, monkeypatch):
 
         thread = threading.Thread(target=finish)
         thread.start()
-        assert shared.take(threading.Event()) == given_up
+        assert shared.take(threading.Event()) == Taken((given_up,))
         thread.join()
         assert shared.take(threading.Event()) is None
         assert shared.num_elsewhere == 1
@@ -207,3 +242,68 @@ def test_leaving_early_ends_all_threads(tmp_path, claims):
     with start(targets, claims, num_decoders=2) as decoders:
         assert decoders.get(timeout_seconds=60) is not None
     assert threading.active_count() == before
+
+
+def make_both(tmp_path: Path, name: str, *, seconds: float = 3) -> list[Target]:
+    """The targets of a video for two recipes."""
+    video = make_clip(tmp_path / f"{name}.mp4", seconds=seconds)
+    return [make_target(video, tmp_path / f"{name}{k}.npy", recipe=k) for k in range(2)]
+
+
+def start_both(targets: Iterable[Target], claims: Claims) -> Decoders:
+    stopped = threading.Event()
+    recipes = [make_recipe(SETTINGS), make_recipe(Settings(frame_rate=2.0, crop_size=112))]
+    decoder = FfmpegDecoder(SETTINGS, stopped=stopped)
+    return Decoders(
+        SharedTargets(targets, claims), recipes, decoder, num_decoders=1, stopped=stopped
+    )
+
+
+def test_a_video_is_decoded_once_for_its_targets(tmp_path, claims):
+    targets = make_both(tmp_path, "a")
+    with start_both(targets, claims) as decoders:
+        events = take_all(decoders)
+    assert [type(event) for event in events[:2]] == [Begun] * 2
+    assert [type(event) for event in events[-2:]] == [Ended] * 2
+    for target, num_clips in zip(targets, (3, 6), strict=True):
+        clips = [e.number for e in events if isinstance(e, Clip) and e.target == target]
+        assert clips == list(range(num_clips))
+        (ended,) = (e for e in events if isinstance(e, Ended) and e.target == target)
+        assert (ended.decoded.num_clips, ended.decoded.num_together) == (num_clips, 2)
+    assert len({event.decoded.seconds for event in events[-2:]}) == 1
+
+
+def test_of_a_video_others_may_make_a_part(tmp_path, claims):
+    first, second = make_both(tmp_path, "a")
+    with Claims(100) as others:
+        assert others.take(first.feature_path)
+        shared = SharedTargets([first, second], claims)
+        assert shared.take(threading.Event()) == Taken((second,))
+        others.release(first.feature_path)
+        assert shared.take(threading.Event()) == Taken((first,))
+        assert shared.take(threading.Event()) is None
+    assert shared.num_elsewhere == 0
+
+
+def test_a_target_that_cannot_be_claimed_costs_no_other_of_its_video(tmp_path, claims):
+    (tmp_path / "file").touch()
+    video = make_clip(tmp_path / "a.mp4", seconds=2)
+    wrong = make_target(video, tmp_path / "file" / "a.npy")
+    right = make_target(video, tmp_path / "a.npy", recipe=1)
+    with start_both([wrong, right], claims) as decoders:
+        events = take_all(decoders)
+    (failed,) = (event for event in events if isinstance(event, Failed))
+    assert failed.target == wrong
+    (ended,) = (event for event in events if isinstance(event, Ended))
+    assert (ended.target, ended.decoded.num_together) == (right, 1)
+
+
+def test_a_target_that_is_given_up_costs_no_other_of_its_video(tmp_path, claims, monkeypatch):
+    monkeypatch.setattr(decoders_module, "MAX_QUEUED_EACH", 1)
+    first, second = make_both(tmp_path, "a", seconds=10)
+    with start_both([first, second], claims) as decoders:
+        decoders.give_up(first)
+        kinds = Counter((type(event), event.target.recipe) for event in take_all(decoders))
+    assert kinds[Clip, 0] <= 1
+    assert kinds[Clip, 1] == 20
+    assert (kinds[Ended, 0], kinds[Ended, 1]) == (1, 1)

@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import ROOT, make_clip, make_job, make_recipe, make_target, write_csv
+from conftest import ROOT, make_clip, make_job, make_recipe, make_target, wait_for, write_csv
+from software_device import make_software_device
+from videofeatures.decoding import hwaccel
 from videofeatures.decoding.ffmpeg_decoder import FfmpegDecoder
 from videofeatures.decoding.times import RowTimes
 from videofeatures.errors import UserError
@@ -25,6 +27,7 @@ from videofeatures.extraction.pipeline import run_job
 from videofeatures.networks.backbones import BACKBONES
 from videofeatures.networks.weights import load_network
 from videofeatures.planning import plan
+from videofeatures.planning.jobs import plan_folder
 from videofeatures.records import Recorder, read_records
 from videofeatures.settings import Settings
 
@@ -40,6 +43,11 @@ def extract(
     targets = map(make_target, videos, features)
     job = make_job(settings, weights, folder / "results", targets)
     return run_job(job, num_threads=2), features
+
+
+def read_lines(results: str | Path) -> list[dict]:
+    (path,) = (Path(results) / "records").glob("*.jsonl")
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def load(path: Path) -> np.ndarray:
@@ -551,7 +559,8 @@ def test_memory_does_not_grow_with_the_length_of_a_video(tmp_path):
         video = make_clip(tmp_path / f"{seconds}.mp4", seconds=seconds, rate=2, size="64x64")
         write_csv(tmp_path / "a.csv", [(video, tmp_path / f"{seconds}.npy")])
         command = [sys.executable, "-c", PEAK, "--csv", "a.csv"]
-        command += ["--backbone", "efficientnet_lite0", "--threads", "1"]
+        # A given size: a long video finds the fastest one out, which may be larger.
+        command += ["--backbone", "efficientnet_lite0", "--threads", "1", "--batch_size", "4"]
         environment = os.environ | {"PYTHONPATH": str(ROOT / "scripts")}
         result = subprocess.run(
             command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
@@ -604,3 +613,106 @@ def test_a_video_may_have_several_feature_files(tmp_path, mixed, real_weights):
             record = last.of_file(str(both))
             assert record.digest == recipes[k].digest
             assert last.settings[record.digest] == json.loads(json.dumps(recipes[k].numerics))
+
+
+def test_a_video_that_a_device_cannot_decode_is_done_by_the_cpu_and_counted(
+    tmp_path, real_weights, monkeypatch, caplog
+):
+    """With ffmpeg as if it had a device, which fails on some videos."""
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(make_software_device(tmp_path)))
+    good = make_clip(tmp_path / "good.mp4")
+    videos = [good, *(tmp_path / f"{name}.mp4" for name in ("undecodable", "midway"))]
+    for path in videos[1:]:
+        shutil.copy(good, path)
+    videos.append(make_clip(tmp_path / "old.avi", codec=("-c:v", "mpeg4")))
+    settings = Settings(backbone="efficientnet_lite0", hwaccel="cuda", **RAW)
+    failed, features = extract(videos, tmp_path, settings, real_weights)
+    assert failed == 0
+    for feature in features[1:3]:
+        np.testing.assert_allclose(load(feature), load(features[0]), rtol=1e-3, atol=1e-4)
+    records = read_records(tmp_path / "results")
+    fallbacks = [records.of_file(str(feature)).fallback for feature in features]
+    assert fallbacks == [
+        None,
+        "cuda: ffmpeg failed: the device does not know this profile",
+        "cuda: ffmpeg failed: the device was lost",
+        "mpeg4 is not decoded on a device",
+    ]
+    said = [message for message in caplog.messages if "on the CPU" in message]
+    assert len(said) == 4
+    assert said[-1].startswith("3 videos were decoded on the CPU, not on the device: ")
+
+
+def test_a_device_that_is_not_there_ends_the_job_before_any_row(
+    tmp_path, real_weights, monkeypatch
+):
+    fake = tmp_path / "ffmpeg"
+    fake.write_text("#!/bin/sh\necho '[CUDA @ 0x1] Cannot load libcuda.so.1' >&2; exit 1\n")
+    fake.chmod(0o755)
+    video = make_clip(tmp_path / "a.mp4")
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(fake))
+    settings = Settings(backbone="efficientnet_lite0", hwaccel="cuda")
+    with pytest.raises(UserError, match=r"hwaccel: cuda: .*Cannot load libcuda.so.1"):
+        extract([video], tmp_path, settings, real_weights)
+    assert not read_records(tmp_path / "results").last
+
+
+def test_a_device_and_the_cpu_decode_side_by_side(tmp_path, real_weights, monkeypatch):
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(make_software_device(tmp_path)))
+    monkeypatch.setattr(hwaccel, "MIN_SHARED_PIXELS", 40 * 320 * 240)
+    videos = [make_clip(tmp_path / f"{k}.mp4", seconds=1 + k) for k in range(4)]
+    settings = Settings(backbone="efficientnet_lite0", hwaccel="auto", **RAW)
+    hwaccel.find_hwaccel.cache_clear()
+    try:
+        failed, features = extract(videos, tmp_path, settings, real_weights)
+    finally:
+        hwaccel.find_hwaccel.cache_clear()
+    assert failed == 0
+    assert [len(load(feature)) for feature in features] == [1, 2, 3, 4]
+    (path,) = (tmp_path / "results" / "records").iterdir()
+    entries = map(json.loads, path.read_text().splitlines())
+    on = {Path(e["video_path"]).stem: e["decoded_on"] for e in entries if e["status"] == "done"}
+    assert on == {"0": "cpu", "1": "cuda", "2": "cuda", "3": "cuda"}
+
+
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_a_video_that_is_decoded_once_more_has_the_features_of_the_second_time(
+    tmp_path, weights, batch_size, complains_late
+):
+    still = make_clip(tmp_path / "still.avi", seconds=5)  # of which nothing is left out
+    videos = [make_clip(tmp_path / "a.mp4", seconds=14), still]
+    options = RAW | {"backbone": "efficientnet_lite0", "batch_size": batch_size, "decoders": 1}
+    found = {}
+    for skip_unused in (True, False):
+        settings = Settings(**options, skip_unused=skip_unused)
+        folder = tmp_path / str(skip_unused)
+        num_failed, paths = extract(videos, folder, settings, weights["efficientnet_lite0"])
+        assert num_failed == 0
+        found[skip_unused] = list(map(load, paths))
+        lines = read_lines(folder / "results")
+        assert lines[-1]["num_repeated"] == skip_unused
+    for skipping, plain in zip(found[True], found[False], strict=True):
+        assert len(skipping) in (5, 14)
+        np.testing.assert_allclose(skipping, plain, rtol=1e-4, atol=1e-5)  # of other batches
+
+
+def test_the_next_video_is_done_while_features_are_on_their_way(tmp_path, s3_server, real_weights):
+    videos = [make_clip(tmp_path / f"{k}.mp4", seconds=1) for k in range(2)]
+    targets = [make_target(video, f"s3://bucket/{video.stem}.npy") for video in videos]
+    settings = Settings(backbone="efficientnet_lite0", decoders=1)
+    job = make_job(settings, real_weights, tmp_path / "results", targets)
+    seen = []
+
+    def fault(request):
+        if request.method == "PUT" and s3_server.counts["PUT"] == 1:
+            wait_for(lambda: sum(one["status"] == "done" for one in read_lines(job.results)) == 2)
+            claims = [path for path in plan_folder(job.results).iterdir() if "claim" in path.name]
+            seen.append(len(claims))
+
+    s3_server.fault = fault
+    assert run_job(job, num_threads=1) == 0
+    assert seen == [2]  # both are ours until they are there
+    assert sorted(s3_server.list()) == ["0.npy", "1.npy"]
+    statuses = [line["status"] for line in read_lines(job.results)]
+    assert statuses.count("placed") == 2
+    assert list(plan_folder(job.results).iterdir()) == []

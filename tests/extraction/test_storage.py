@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import io
 import json
 import resource
 
@@ -10,7 +12,15 @@ import numpy as np
 import pytest
 
 from videofeatures.decoding.times import RowTimes
-from videofeatures.extraction.storage import read_features, read_row_times, write_features
+from videofeatures.errors import VideoError
+from videofeatures.extraction.storage import (
+    prepare_object,
+    read_features,
+    read_row_times,
+    write_features,
+)
+from videofeatures.files import HASH_DIGITS, hash_content
+from videofeatures.remote import open_store
 
 FEATURES = np.arange(12, dtype=np.float16).reshape(3, 4)
 TIMES = RowTimes(np.arange(3.0), np.array([0.5, 1.5, 2.5]), np.array([1.0, 2.0, 3.5]))
@@ -90,3 +100,41 @@ def test_a_file_of_before_has_its_middles_alone(tmp_path):
     np.testing.assert_array_equal(read_features(path)[1], TIMES.timestamps)
     with pytest.raises(ValueError, match="start_seconds"):
         read_row_times(path)
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.npz"])
+def test_an_object_is_written_whole_and_read(tmp_path, s3_server, name):
+    url = f"s3://bucket/{name}"
+    hashes = []
+
+    def before(file):
+        hashes.append(hash_content(file))
+
+    path = prepare_object(tmp_path, url, FEATURES, TIMES, {"n": 1}, before=before)
+    open_store("s3").upload(path, url)
+    content = s3_server.get(name)
+    assert hashes == [hashlib.sha256(content).hexdigest()[:HASH_DIGITS]]
+    loaded = np.load(io.BytesIO(content), allow_pickle=False)
+    np.testing.assert_array_equal(loaded if name == "a.npy" else loaded["features"], FEATURES)
+    features, timestamps = read_features(url)
+    np.testing.assert_array_equal(features, FEATURES)
+    if name == "a.npz":
+        np.testing.assert_array_equal(timestamps, TIMES.timestamps)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_cannot_be_prepared_leaves_nothing(tmp_path):
+    def fail(file):
+        raise KeyError("x")
+
+    with pytest.raises(KeyError):
+        prepare_object(tmp_path, "s3://bucket/a.npy", FEATURES, TIMES, {}, before=fail)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_object_that_is_none_is_an_error_of_the_same_kind(s3_server):
+    url = s3_server.put("a.npy", b"text")
+    with pytest.raises(ValueError, match=r"."):
+        read_features(url)
+    with pytest.raises(VideoError, match="no such file"):
+        read_features("s3://bucket/none.npy")

@@ -68,3 +68,13 @@ def test_norms_are_summed_and_features_kept(state):
 def test_a_length_that_nobody_knows_counts_as_none(state, decoded, seconds):
     state.decoded = decoded
     assert state.video_seconds == seconds
+
+
+def test_one_that_begins_anew_keeps_nothing_of_what_was_computed(state):
+    state.add_feature(0, FEATURE, 1.0)
+    state.compute_seconds = 2.0
+    again = state.anew()
+    assert (again.target, again.started) == (state.target, state.started)
+    assert (again.norm_sum, again.features.num_rows, again.compute_seconds) == (0, 0, 2.0)
+    state.add_feature(1, FEATURE, 1.0)  # what was under way
+    assert (again.norm_sum, again.features.num_rows) == (0, 0)

@@ -19,9 +19,11 @@ from videofeatures.decoding.times import RowTimes
 from videofeatures.errors import MachineError, UserError, VideoError
 from videofeatures.extraction.events import Begun, Decoded
 from videofeatures.extraction.target_state import TargetState
-from videofeatures.extraction.writer import Writer
+from videofeatures.extraction.uploads import Uploads
+from videofeatures.extraction.writer import Outcome, Writer
 from videofeatures.files import hash_file
 from videofeatures.records import Recorder, RowLine, read_records
+from videofeatures.remote import RemoteStat, hash_object, open_store
 from videofeatures.settings import Settings
 from videofeatures.source import Source
 
@@ -35,6 +37,7 @@ FACTS = {
     "codec": "h264",
     "damaged_share": 0.125,
 }
+FELL_BACK = {"decoded_on": "cpu", "fallback": "cuda: no luck"}
 TIMES = RowTimes(np.array([0.0, 1.0, 2.0]), np.array([0.5, 1.5, 2.5]), np.array([1.0, 2.0, 3.0]))
 DECODED = Decoded(
     METADATA, num_frames=3, num_clips=3, damaged_share=0.125, seconds=0.5, times=TIMES
@@ -65,7 +68,8 @@ class Desk(RunFolder):
             }
             for recipe in self.recipes
         ]
-        self.writer = Writer(self.recipes, self.made_with, recorder)
+        self.scratch = folder / "scratch"
+        self.writer = Writer(self.recipes, self.made_with, recorder, Uploads(self.scratch))
 
     def state(self, features: np.ndarray = FEATURES, **facts: object) -> TargetState:
         """Of a target whose video has ended, with its features in the wrong order."""
@@ -79,9 +83,19 @@ class Desk(RunFolder):
             state.begun = Begun(state.target, *VIDEO.values())
         return state
 
+    def outcome(self, state: TargetState) -> Outcome:
+        """What becomes of a target, in the end."""
+        outcome = self.writer.finish(state)
+        if outcome is not Outcome.UPLOADING:
+            return outcome
+        ((uploaded, outcome),) = self.writer.take_uploaded(all_of_them=True)
+        assert uploaded is state
+        assert list(self.writer.take_uploaded(all_of_them=True)) == []
+        return outcome
+
     def failure(self, error: Exception | None, **facts: object) -> dict:
         """The only record of a target that ends with an error."""
-        assert not self.writer.finish(self.state(error=error, **facts))
+        assert self.outcome(self.state(error=error, **facts)) is Outcome.FAILED
         (line,) = self.records()
         assert line["status"] == "failed"
         assert not self.path.exists()
@@ -117,12 +131,13 @@ def test_a_beginning_says_which_video_and_whether_a_file_was_there(desk, stale):
 
 def test_a_complete_target_has_its_file_and_all_facts_are_recorded(desk):
     state = desk.state(norm_sum=7.0, compute_seconds=0.25)
-    assert desk.writer.finish(state)
+    assert desk.outcome(state) is Outcome.DONE
     with np.load(desk.path) as file:
         np.testing.assert_array_equal(file["features"], FEATURES)
     (line,) = desk.records()
     # The others are what is said of a row that is not done.
-    assert set(line) == set(RowLine.__annotations__) - {"stale", "is_machine", *ENDS}
+    unsaid = {"stale", "is_machine", "num_together", "video_etag", *ENDS, *FELL_BACK}
+    assert set(line) == set(RowLine.__annotations__) - unsaid
     assert line.pop("time") > 0
     assert line.pop("seconds") >= 0
     assert line == VIDEO | FACTS | {
@@ -145,13 +160,13 @@ def test_a_complete_target_has_its_file_and_all_facts_are_recorded(desk):
 def test_a_record_is_of_the_target_s_own_recipe(desk):
     target = make_target("a.mp4", desk.path, recipe=1)
     desk.writer.begin(Begun(target, *VIDEO.values()))
-    assert desk.writer.finish(desk.state(target=target))
+    assert desk.outcome(desk.state(target=target)) is Outcome.DONE
     assert [line["digest"] for line in desk.records()] == [desk.recipes[1].digest] * 2
 
 
 def test_a_file_is_recorded_before_it_takes_its_place(desk):
     desk.path.mkdir(parents=True)  # which no file can replace
-    assert not desk.writer.finish(desk.state())
+    assert desk.outcome(desk.state()) is Outcome.FAILED
     done, failed = desk.records()
     assert (done["status"], failed["status"]) == ("done", "failed")
     assert failed["reason"] == f"{desk.path}: {os.strerror(errno.EISDIR)}"
@@ -164,7 +179,7 @@ def test_a_file_is_recorded_before_it_takes_its_place(desk):
 @pytest.mark.parametrize("suffix", ["npy", "npz"])
 def test_a_file_holds_the_features_as_they_came(desk, suffix, dtype):
     desk.path = desk.path.with_suffix(f".{suffix}")
-    assert desk.writer.finish(desk.state(FEATURES.astype(dtype)))
+    assert desk.outcome(desk.state(FEATURES.astype(dtype))) is Outcome.DONE
     found = np.load(desk.path, allow_pickle=False)
     found = found if suffix == "npy" else found["features"]
     assert found.dtype == dtype
@@ -175,7 +190,7 @@ def test_an_npz_says_of_what_it_is_made_and_with_what(desk):
     device = {"dtype": "float32", "device": "cpu", "device_uuid": None, "ffmpeg": "9.0"}
     desk.writer.compute_on({"time": 1.0, "status": "device", **device})
     assert desk.records()[0] == {"time": 1.0, "status": "device", **device}
-    assert desk.writer.finish(desk.state())
+    assert desk.outcome(desk.state()) is Outcome.DONE
     with np.load(desk.path, allow_pickle=False) as file:
         for name, values in TIMES._asdict().items():
             np.testing.assert_array_equal(file[name], values)
@@ -208,7 +223,7 @@ def test_an_npz_says_of_what_it_is_made_and_with_what(desk):
 )
 def test_a_file_that_is_done_with_a_but_is_told_of(desk, caplog, more, told):
     caplog.set_level("INFO")
-    assert desk.writer.finish(desk.state(decoded=DECODED._replace(**more)))
+    assert desk.outcome(desk.state(decoded=DECODED._replace(**more))) is Outcome.DONE
     first, *others = caplog.messages
     assert first.startswith("done    a.mp4: 3 x 4 in ")
     assert others == told
@@ -257,7 +272,7 @@ def test_it_is_recorded_whether_the_machine_failed_or_the_video(desk, error, is_
 def test_a_failure_leaves_the_file_of_before(desk):
     desk.path.parent.mkdir()
     desk.path.write_text("old")
-    assert not desk.writer.finish(desk.state(error=VideoError("broken")))
+    assert desk.outcome(desk.state(error=VideoError("broken"))) is Outcome.FAILED
     assert desk.path.read_text() == "old"
 
 
@@ -317,7 +332,7 @@ def test_a_feature_that_is_not_finite_is_a_failure_with_what_may_help(
     desk = Desk(tmp_path, recorder, l2_normalize=l2_normalize, half_precision=half_precision)
     features = FEATURES.copy()
     features[1, 2] = number
-    assert not desk.writer.finish(desk.state(features))
+    assert desk.outcome(desk.state(features)) is Outcome.FAILED
     (line,) = desk.records()
     assert line["reason"] == f"a feature is not a finite number: {hint}"
     assert not desk.path.exists()
@@ -366,7 +381,7 @@ def test_a_part_is_recorded_and_its_times_are_those_of_the_video(desk, caplog):
     state = desk.state(target=make_target("a.mp4", desk.path)._replace(source=PART))
     state.decoded = DECODED._replace(times=TIMES.shifted(1.25))
     desk.writer.begin(state.begun)
-    assert desk.writer.finish(state)
+    assert desk.outcome(state) is Outcome.DONE
     started, done = desk.records()
     for line in (started, done):
         assert [line[name] for name in ENDS] == [1.25, 9.0]
@@ -386,3 +401,98 @@ def test_a_part_that_fails_is_named_as_such(desk, caplog):
     assert line["start_seconds"] == 1.25
     assert "end_seconds" not in line
     assert "FAILED  a.mp4 [from 1.25 s]: broken" in caplog.text
+
+
+def test_what_decoded_a_row_is_told_where_a_device_was_asked_for(desk, caplog):
+    assert desk.outcome(desk.state(decoded=DECODED._replace(**FELL_BACK))) is Outcome.DONE
+    said = ["  but   a.mp4: decoded on the CPU: cuda: no luck"]
+    assert caplog.messages == said
+    on_device = DECODED._replace(decoded_on="cuda")
+    assert desk.outcome(desk.state(decoded=on_device)) is Outcome.DONE
+    assert caplog.messages == said
+    first, second = desk.records()
+    assert {name: first[name] for name in FELL_BACK} == FELL_BACK
+    assert (second["decoded_on"], second.get("fallback")) == ("cuda", None)
+    assert read_records(desk.results).of_file(str(desk.path)).fallback is None
+    with np.load(desk.path) as file:
+        assert "cuda" in str(file["provenance"])
+
+
+def test_a_failure_says_that_the_cpu_has_tried(desk):
+    line = desk.failure(VideoError("x"), decoded=DECODED._replace(**FELL_BACK))
+    assert {name: line[name] for name in FELL_BACK} == FELL_BACK
+
+
+@pytest.fixture
+def bucket_desk(desk, s3_server) -> Desk:
+    """A desk whose feature file is in a bucket."""
+    desk.scratch.mkdir()
+    desk.path = "s3://bucket/features/a.npz"
+    return desk
+
+
+def made_of(desk: Desk) -> str | None:
+    """The digest of what is there, as the records know it."""
+    record = read_records(desk.results).of_file(str(desk.path))
+    return record and record.digest
+
+
+def test_an_object_is_recorded_and_then_that_it_is_there(bucket_desk):
+    desk = bucket_desk
+    assert desk.outcome(desk.state()) is Outcome.DONE
+    done, placed = desk.records()
+    assert (done["status"], done["file_hash"]) == ("done", hash_object(desk.path))
+    assert placed.pop("time") >= done["time"]
+    assert placed == {"status": "placed", "feature_path": desk.path}
+    assert made_of(desk) == desk.recipes[0].digest
+    assert list(desk.scratch.iterdir()) == []
+
+
+def test_what_others_have_written_meanwhile_stays_and_is_no_failure(bucket_desk, s3_server):
+    desk = bucket_desk
+    s3_server.put("features/a.npz", b"theirs")
+    assert desk.outcome(desk.state()) is Outcome.ELSEWHERE
+    done, elsewhere = desk.records()
+    assert elsewhere.pop("time") >= done["time"]
+    assert elsewhere == {"status": "elsewhere", "num_rows": 1, "feature_path": desk.path}
+    assert s3_server.get("features/a.npz") == b"theirs"
+    assert made_of(desk) is None
+
+
+def test_only_what_was_stale_is_replaced(bucket_desk, s3_server):
+    desk = bucket_desk
+    s3_server.put("features/a.npz", b"old")
+    seen: RemoteStat = open_store("s3").stat(desk.path)
+    facts = {"stale": True, "feature_etag": seen.etag, "feature_mtime_ns": seen.st_mtime_ns}
+    target = make_target("a.mp4", desk.path, **facts)
+    assert desk.outcome(desk.state(target=target)) is Outcome.DONE
+    assert s3_server.get("features/a.npz") != b"old"
+    s3_server.put("features/a.npz", b"theirs")
+    assert desk.outcome(desk.state(target=target)) is Outcome.ELSEWHERE
+    assert s3_server.get("features/a.npz") == b"theirs"
+
+
+def test_an_upload_that_is_refused_is_a_failure_that_takes_back_what_was_said(
+    bucket_desk, s3_server
+):
+    desk = bucket_desk
+    s3_server.fault = lambda r: r.fail(403, "AccessDenied") if r.method == "PUT" else None
+    assert desk.outcome(desk.state()) is Outcome.FAILED
+    done, failed = desk.records()
+    assert (done["status"], failed["status"]) == ("done", "failed")
+    assert (failed["reason"], failed["is_machine"]) == ("bucket: no permission (403)", False)
+    assert made_of(desk) is None
+    assert s3_server.list() == []
+
+
+def test_a_video_from_elsewhere_is_recorded_with_its_etag_and_without_what_is_signed(desk):
+    target = make_target("https://host/a.mp4?X-Amz-Signature=word", desk.path)
+    begun = Begun(target, *VIDEO.values(), "etag")
+    desk.writer.begin(begun)
+    state = desk.state(target=target)
+    state.begun = begun
+    assert desk.outcome(state) is Outcome.DONE
+    for line in desk.records():
+        assert (line["video_etag"], line["video_path"]) == ("etag", "https://host/a.mp4?…")
+    with np.load(desk.path) as file:
+        assert "word" not in str(file["provenance"])

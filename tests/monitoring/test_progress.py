@@ -184,3 +184,11 @@ def test_rows_that_are_done_with_complaints_are_counted(clock):
     progress = Progress(10, clock=clock)
     progress.add(done=2, complained=1)
     assert "; 1 with complaints" in str(progress)
+
+
+def test_rows_that_the_cpu_did_for_a_device_are_counted(clock):
+    progress = Progress(10, clock=clock)
+    progress.add(done=3)
+    assert "device" not in str(progress)
+    progress.add(done=2, fell_back=2)
+    assert "; 2 decoded on the CPU, not on the device" in str(progress)

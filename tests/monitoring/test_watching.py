@@ -10,7 +10,7 @@ from conftest import make_recipe, make_target, wait_for, write_line
 from videofeatures.errors import MAX_SHOWN
 from videofeatures.monitoring.progress import Display
 from videofeatures.monitoring.watching import Watcher
-from videofeatures.planning.jobs import count_complained, cut_into_jobs
+from videofeatures.planning.jobs import count_complained, cut_into_jobs, describe_fallbacks
 from videofeatures.records import Recorder, read_records
 from videofeatures.settings import Settings
 
@@ -79,6 +79,22 @@ def test_it_counts_what_is_done_with_complaints(jobs, watcher, tmp_path, facts, 
     assert count_complained(read_records(tmp_path)) == num_complained
 
 
+@pytest.mark.parametrize(
+    ("facts", "num_fallbacks"),
+    [({}, 0), ({"decoded_on": "cuda"}, 0), ({"decoded_on": "cpu", "fallback": "cuda: no"}, 1)],
+)
+def test_it_counts_what_the_cpu_did_for_a_device(jobs, watcher, tmp_path, facts, num_fallbacks):
+    with Recorder(tmp_path, jobs[0].name) as recorder:
+        write_line(recorder, "done", "a.npy", digest="", **facts)
+        write_line(recorder, "end")
+    watcher.look()
+    assert watcher.progress.num_fallbacks == num_fallbacks
+    lines = describe_fallbacks(read_records(tmp_path))
+    assert len(lines) == num_fallbacks
+    for line in lines:
+        assert line.startswith("1 of the done ones were decoded on the CPU, not on the device: ")
+
+
 def test_half_a_line_is_read_when_it_is_whole(jobs, watcher, tmp_path):
     (tmp_path / "records").mkdir()
     line = json.dumps({"status": "done", "time": 1, "feature_path": "ü.npy"}) + "\n"
@@ -142,3 +158,19 @@ def test_a_part_that_fails_is_named_as_such(jobs, watcher, said, tmp_path):
         write_line(recorder, "failed", "c.npy", **part, reason="is broken")
     watcher.look()
     assert said == ["FAILED  a.mp4 [1.5–2 s]: is broken"]
+
+
+def test_features_in_a_bucket_are_done_when_they_are_there(jobs, watcher, tmp_path):
+    urls = [f"s3://bucket/{k}.npy" for k in range(3)]
+    with Recorder(tmp_path, jobs[0].name) as recorder:
+        for url in urls:
+            write_line(recorder, "done", url, duration_seconds=50)
+        watcher.look()
+        assert watcher.progress.num_done == 0
+        write_line(recorder, "placed", urls[0])
+        write_line(recorder, "failed", urls[1], video_path="a.mp4", reason="refused")
+        write_line(recorder, "elsewhere", urls[2], num_rows=1)
+        watcher.look()
+    progress = watcher.progress
+    assert (progress.num_done, progress.num_failed, progress.num_elsewhere) == (1, 1, 1)
+    assert progress.video_seconds == 50

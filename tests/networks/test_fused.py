@@ -6,10 +6,12 @@ import copy
 import operator
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from videofeatures.networks import fused
 from videofeatures.networks.backbones import BACKBONES
 from videofeatures.networks.fused import (
     FusedConv,
@@ -120,6 +122,86 @@ def test_the_large_networks_are_joined_and_compute_the_same(name, dtype, seeded_
             found, expected = network.module(pixels).float(), plain(pixels).float()
         cosines = nn.functional.cosine_similarity(found, expected)
         assert cosines.min() > (0.999999 if dtype == torch.float32 else 0.999)
+
+
+LARGE, SMALL = (4, 64, 56, 98), (2, 64, 28, 12)
+
+
+def order_of(packed: torch.Tensor) -> bytes:
+    return bytes(torch.ops.mkldnn._get_mkldnn_serialized_md(packed).numpy())
+
+
+def order_alone(weight: torch.Tensor, shape: tuple[int, ...]) -> bytes:
+    """The order that oneDNN wants for a shape, if there is no other."""
+    geometry = ([1, 1], [1, 1], [1, 1], 1)
+    return order_of(torch.ops.mkldnn._reorder_convolution_weight(weight, *geometry, list(shape)))
+
+
+@pytest.fixture
+def convolution() -> nn.Conv2d:
+    if not is_onednn_supported(torch.float32):
+        pytest.skip("torch has no oneDNN here")
+    torch.manual_seed(0)
+    return nn.Conv2d(64, 64, 3, padding=1)
+
+
+def test_each_shape_has_weights_in_its_own_order_whichever_came_first(convolution):
+    shapes = [SMALL, LARGE, (1, 64, 56, 98), (8, 64, 17, 90)]
+    expected = [order_alone(convolution.weight, shape) for shape in shapes]
+    assert len(set(expected)) > 1, "these shapes are to be ones that need several orders"
+    for places in ((0, 1, 2, 3), (3, 2, 1, 0), (1, 3, 0, 2)):
+        weights = FusedConv(convolution, "none").weights
+        for _ in range(2):
+            for place in places:
+                packed = weights.for_input(shapes[place])
+                assert order_of(packed) == expected[place]
+                assert torch.equal(packed.to_dense(), convolution.weight)
+        # Shapes with one order share it.
+        one = convolution.weight.numel() * 4
+        assert weights.num_bytes == len(set(expected)) * one
+
+
+def test_orders_that_are_kept_are_bounded_and_the_oldest_goes(convolution, monkeypatch):
+    monkeypatch.setattr(fused, "MAX_ORDERS", 1)
+    monkeypatch.setattr(fused, "MAX_SHAPES", 2)
+    layer = FusedConv(convolution, "none")
+    one = convolution.weight.numel() * 4
+    with torch.inference_mode():
+        for shape in (SMALL, LARGE, SMALL, LARGE, (1, 64, 9, 9), (3, 64, 7, 30), SMALL):
+            x = torch.randn(shape)
+            torch.testing.assert_close(layer(x), convolution(x))
+            assert layer.weights.num_bytes == one
+            assert len(layer.weights._order_of) <= 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ["resnet152", "resnext101"])
+def test_the_first_batch_decides_nothing_but_rounding(name, dtype, seeded_weights):
+    if not is_onednn_supported(dtype):
+        pytest.skip(f"oneDNN does not compute in {dtype} on this CPU")
+    backbone, device = BACKBONES[name], torch.device("cpu")
+    length = backbone.view.num_frames_per_clip
+    rng = np.random.default_rng(0)
+
+    def batch(*shape: int) -> np.ndarray:
+        frame = shape[1:] if not length else (length, *shape[1:])
+        return rng.integers(0, 256, (shape[0], *frame, 3), np.uint8)
+
+    lucky, unlucky, same = (
+        Network(backbone, seeded_weights[name], device=device, dtype=dtype) for _ in range(3)
+    )
+    pixels = batch(3, 64, 112)
+    unlucky.features(batch(1, 112, 40))
+    unlucky.features(batch(2, 64, 112))
+    lucky.features(pixels)
+    same.features(pixels)
+    found, expected = unlucky.features(pixels), lucky.features(pixels)
+    np.testing.assert_array_equal(found, expected)  # one order, one arithmetic
+    np.testing.assert_array_equal(same.features(pixels), expected)
+    alone = np.concatenate([unlucky.features(frame[None]) for frame in pixels])
+    cosines = (alone * expected).sum(1) / np.linalg.norm(alone, axis=1)
+    cosines /= np.linalg.norm(expected, axis=1)
+    assert cosines.min() > (0.999999 if dtype == torch.float32 else 0.999)
 
 
 def test_what_has_branches_stays_as_it_is():

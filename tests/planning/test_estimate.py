@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
+from dataclasses import replace
 
 import pytest
 
 from conftest import make_clip, make_recipe, make_target
+from videofeatures.networks.backbones import BACKBONES
 from videofeatures.planning.estimate import Estimate, estimate
 from videofeatures.planning.plan import Target
 from videofeatures.settings import Settings
@@ -29,6 +31,17 @@ def test_a_few_videos_are_all_looked_at(tmp_path):
     assert found.is_whole
     bytes_of_rows = found.feature_bytes(make_recipe())
     assert bytes_of_rows == pytest.approx(3 * 2048 * 2)
+
+
+def test_each_token_of_a_row_is_counted(monkeypatch):
+    of_tokens = replace(
+        BACKBONES["efficientnet_lite0"], poolings={"mean": 8, "tokens": 8}, num_tokens=50
+    )
+    monkeypatch.setitem(BACKBONES, "small", of_tokens)
+    found = Estimate(1, 1, 0, 0, (3.0,))
+    assert found.feature_bytes(make_recipe(Settings(backbone="small"))) == 3 * 8 * 2
+    recipe = make_recipe(Settings(backbone="small", pooling="tokens"))
+    assert found.feature_bytes(recipe) == 3 * 50 * 8 * 2
 
 
 def test_a_part_is_as_long_as_the_csv_says(tmp_path):
@@ -76,3 +89,10 @@ def test_what_does_not_answer_is_left_behind():
 
 def test_looking_at_nothing_ends_at_once():
     assert list(threaded_map_until(len, [], max_seconds=60, num_threads=4)) == []
+
+
+def test_a_video_is_counted_once_whatever_is_made_of_it(tmp_path):
+    clip = make_clip(tmp_path / "a.mp4", seconds=2)
+    rows = [make_target(clip, tmp_path / f"{k}.npy", recipe=k % 2) for k in range(4)]
+    found = estimate(rows, Settings())
+    assert (found.num_pending, found.num_seen, found.video_seconds) == (2, 2, 4)

@@ -197,3 +197,42 @@ def test_what_is_done_and_not_seen_is_looked_for_again(tmp_path, monkeypatch):
     thread.start()
     assert jobs.find_not_done(made, records, latency_seconds=1000) == unfinished
     thread.join()
+
+
+def make_videos(*recipes_of: tuple[int, ...], **facts: object) -> list[Target]:
+    """The targets of some videos, each made by these recipes."""
+    return [
+        make_target(f"{k}.mp4", f"{recipe}/{k}.npy", recipe=recipe, **facts)
+        for k, recipes in enumerate(recipes_of)
+        for recipe in recipes
+    ]
+
+
+def test_what_is_made_of_one_video_is_in_one_job():
+    targets = make_videos((0, 1, 2), (1,), (0, 2), (0, 1, 2))
+    recipes = (make_recipe(Settings()),) * 3
+    made = jobs.cut_into_jobs(targets, Settings(), recipes, "results", videos_per_job=2)
+    assert [job.targets for job in made] == [tuple(targets[:4]), tuple(targets[4:])]
+    assert [job.num_videos for job in made] == [2, 2]
+    assert made[0].unit == "feature files"
+    assert jobs.describe_job(made[0]) == "2 videos, 0.mp4 … 1.mp4"
+    (single,) = jobs.cut_into_jobs(targets[:3], Settings(), recipes, "results", videos_per_job=2)
+    assert jobs.describe_job(single) == "0.mp4"
+    again = jobs.cut_into_jobs(
+        [targets[0], targets[1]._replace(num_interrupted=1), *targets[2:]],
+        Settings(),
+        recipes,
+        "results",
+        videos_per_job=9,
+    )
+    # All of a video that was in work goes to the end.
+    assert [job.targets for job in again] == [tuple(targets[3:]), again[1].targets]
+    assert [target.feature_path for target in again[1].targets] == ["0/0.npy", "1/0.npy", "2/0.npy"]
+
+
+def test_a_video_that_is_there_twice_is_two():
+    one, other = make_target("a.mp4", "a.npy"), make_target("a.mp4", "b.npy")
+    assert list(jobs.group_by_video([one, other])) == [(one,), (other,)]
+    part = other._replace(source=Source("a.mp4", 1.0), recipe=1)
+    assert list(jobs.group_by_video([one, part])) == [(one,), (part,)]
+    assert list(jobs.group_by_video([])) == []

@@ -378,7 +378,7 @@ def test_where_the_csv_is_no_name_that_is_the_problem(collection):
 def test_a_configuration_that_is_no_recipe_is_a_problem(collection):
     with pytest.raises(UserError, match="crop_size: 300 is larger than"):
         check_config(collection.config | {"crop_size": 300})
-    checked = check_config(collection.config | {"crop_size": 200})
+    (checked,) = check_config(collection.config | {"crop_size": 200}).values()
     assert isinstance(checked, Config)
     assert (checked.crop_size, checked.videos) == (200, collection.config["videos"])
 
@@ -450,8 +450,8 @@ def test_a_plan_is_whole_if_what_is_forced_is_no_row_s(four):
 
 
 def test_recipes_are_those_of_the_configuration_with_its_weights(collection):
-    config = check_config(collection.config | {"interpolation": "area", "device": "cpu"})
-    weights, (recipe,) = find_recipes(config)
+    configs = check_config(collection.config | {"interpolation": "area", "device": "cpu"})
+    (weights,), (recipe,) = find_recipes(configs)
     assert (weights.backbone, weights.identity) == ("efficientnet_lite0", "random")
     assert recipe.weights_id == "random"
     assert recipe.weights_path == str(weights.shared_path)
@@ -459,7 +459,7 @@ def test_recipes_are_those_of_the_configuration_with_its_weights(collection):
     assert recipe.digest == make_recipe(settings).digest
     collection.add()
     made: Plan = collection.plan(interpolation="area")
-    assert (made.weights, made.recipes) == (weights, (recipe,))
+    assert (made.weights, made.recipes) == ((weights,), (recipe,))
 
 
 def test_a_plan_is_told_in_a_few_lines(four):
@@ -510,6 +510,12 @@ def test_a_configuration_without_a_csv_has_that_of_the_project(tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"config/videos.csv: no such file"):
         plan.make_plan({"backbone": "efficientnet_lite0", "weights": "random"})
+
+
+@pytest.mark.parametrize("key", ["results", "scratch"])
+def test_folders_are_on_a_disk(collection, key):
+    with pytest.raises(UserError, match=f"configuration: {key}: s3://bucket/x is a URL. Only"):
+        collection.plan(**{key: "s3://bucket/x"})
 
 
 @pytest.mark.parametrize("place", ["videos.csv", "videos.csv/below", "/dev/null/r"])

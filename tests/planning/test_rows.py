@@ -154,7 +154,7 @@ def test_what_belongs_to_a_run_is_never_a_feature_file(tmp_path, monkeypatch):
     Path("linked").symlink_to("results/records")
     config = Config(videos="rows.npy", weights="mine.npz")
     Path("mine.npz").touch()
-    own_paths = find_own_paths(config)
+    own_paths = find_own_paths([config])
     rows = [
         ("a", "rows.npy"),
         ("b", "./mine.npz"),
@@ -292,3 +292,67 @@ def test_a_thousand_parts_of_one_video_are_rows_in_order(tmp_path, monkeypatch):
     rows = read(tmp_path, PARTS + lines)
     assert [row.source.offset_seconds for row in rows] == list(range(1000))
     assert len({row.source for row in rows}) == 1000
+
+
+BOTH = ("resnet152", "timm--a")
+
+
+def read_both(path: Path, text: str) -> list[tuple[str, ...]]:
+    path.write_text(text, encoding="utf-8")
+    return [row.feature_paths for row in read_rows(path, BOTH)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "video_path,feature_path\na.mp4,x/{backbone}/a.npy\n",
+            ("x/resnet152/a.npy", "x/timm--a/a.npy"),
+        ),
+        (
+            "video_path,feature_path,feature_path_timm--a\na.mp4,a.npy,y/a.npz\n",
+            ("a.npy", "y/a.npz"),
+        ),
+        (
+            "feature_path_timm--a,video_path,feature_path_resnet152\ny.npy,a.mp4,{backbone}.npy\n",
+            ("resnet152.npy", "y.npy"),
+        ),
+    ],
+)
+def test_each_recipe_has_a_feature_file_of_its_own(tmp_path, text, expected):
+    assert read_both(tmp_path / "videos.csv", text) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("video_path,feature_path\na.mp4,a.npy\n", "line 2: feature_path a.npy would be that of 2"),
+        (
+            "video_path,feature_path_timm--a\na.mp4,a.npy\n",
+            "the first line must name the column feature_path (found: video_path, feature_path_ti",
+        ),
+        (
+            "video_path,feature_path,feature_path_timm--a\na.mp4,a.npy,\n",
+            "line 2: feature_path is empty",
+        ),
+        (
+            "video_path,feature_path\na.mp4,{backbone}.npy\nb.mp4,timm--a.npy\n",
+            "line 3: feature_path timm--a.npy would be that of 2",
+        ),
+        (
+            "video_path,feature_path,feature_path_timm--a\na.mp4,a.npy,b.npy\nb.mp4,b.npy,c.npy\n",
+            "line 3: feature_path b.npy is that of line 2 too",
+        ),
+        ("video_path,feature_path\na.mp4,{backbon}.npy\n", "holds a brace or a line break"),
+    ],
+)
+def test_a_feature_file_of_two_recipes_is_told(tmp_path, text, problem):
+    with pytest.raises(UserError) as error:
+        read_both(tmp_path / "videos.csv", text)
+    assert problem in str(error.value)
+
+
+def test_without_a_recipe_a_path_stays_as_it_is_written(tmp_path):
+    path = tmp_path / "videos.csv"
+    path.write_text("video_path,feature_path\na.mp4,x/{backbone}/a.npy\n")
+    assert [row.feature_paths for row in read_rows(path)] == [("x/{backbone}/a.npy",)]

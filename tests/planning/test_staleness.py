@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import make_feature, make_recipe
+from conftest import make_feature, make_recipe, write_csv
 from small_collection import SmallCollection
 from videofeatures.decoding.times import RowTimes
 from videofeatures.errors import UserError
@@ -18,6 +18,7 @@ from videofeatures.extraction.storage import write_features
 from videofeatures.planning import staleness
 from videofeatures.planning.staleness import find_fault, is_same_video
 from videofeatures.records import Record, read_records
+from videofeatures.remote import RemoteStat, open_store
 from videofeatures.settings import Settings
 
 DIM = 1280
@@ -205,3 +206,47 @@ def test_what_a_recipe_wants_decides_the_length_of_a_row(tmp_path):
     make_feature(tmp_path / "a.npy")
     assert find_fault(str(tmp_path / "a.npy"), make_recipe(Settings())) is None
     assert find_fault(str(tmp_path / "a.npy"), RECIPE)
+
+
+def of_size_5(time_ns: int, etag: str = "") -> RemoteStat:
+    return RemoteStat(5, time_ns, etag)
+
+
+def test_an_etag_tells_more_than_a_time(collection):
+    times = collection.video("a").stat().st_mtime_ns
+    collection.fail("a", video_etag="one")
+    record: Record = read_records(collection.results).last[str(collection.feature("a"))]
+    assert is_same_video(record, of_size_5(1, "one"))
+    assert not is_same_video(record, of_size_5(times, "two"))
+    assert not is_same_video(record, of_size_5(1, "one")._replace(st_size=6))
+    assert is_same_video(record, of_size_5(times, "two"), trust="size")
+    # Where one of both has none, the time tells.
+    assert is_same_video(record, of_size_5(times))
+    assert not is_same_video(record, of_size_5(times + 3 * 10**9))
+    assert is_same_video(record._replace(video_etag=None), of_size_5(times, "two"))
+
+
+def test_features_in_a_bucket_count_if_they_are_whole(tmp_path, s3_server):
+    for suffix in (".npy", ".npz"):
+        path = tmp_path / f"a{suffix}"
+        write_features(str(path), np.ones((3, DIM), np.float16), RowTimes(*np.ones((3, 3))), {})
+        content = path.read_bytes()
+        assert find_fault(s3_server.put(path.name, content), RECIPE) is None
+        assert find_fault(s3_server.put(path.name, content[:-500]), RECIPE)
+    assert find_fault(s3_server.put("a.npy", b""), RECIPE) == "an empty file"
+    assert find_fault("s3://bucket/none.npy", RECIPE) == "no such file"
+    s3_server.fault = lambda request: request.fail(403, "AccessDenied")
+    assert find_fault("s3://bucket/a.npy", RECIPE) == "bucket: no permission (403)"
+
+
+@pytest.mark.parametrize(("seconds", "reason"), [(-0.9, None), (0.9, None), (1.1, "older")])
+def test_an_object_is_older_by_a_second_at_least(collection, s3_server, seconds, reason):
+    np.save(collection.folder / "x.npy", np.ones((1, DIM), np.float16))
+    url = s3_server.put("a.npy", (collection.folder / "x.npy").read_bytes())
+    written_ns = open_store("s3").stat(url).st_mtime_ns
+    assert written_ns % 10**9 == 0
+    times = written_ns + int(seconds * 1e9)
+    os.utime(collection.video("a"), ns=(times, times))
+    write_csv(Path(collection.config["videos"]), [(collection.video("a"), url)])
+    found = find(collection, allowed_schemes="s3")
+    assert found == (reason and (staleness.OLDER, ""))

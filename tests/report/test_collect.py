@@ -5,8 +5,10 @@ from __future__ import annotations
 import pandas as pd
 
 from conftest import write_line
+from small_collection import SmallCollection
 from videofeatures.records import Recorder
 from videofeatures.report import collect
+from videofeatures.report.manifest import write_manifest
 from videofeatures.source import Source
 
 
@@ -124,3 +126,17 @@ def test_a_row_may_be_a_part_and_before_version_0_5_0_was_none(tmp_path):
     (tmp_path / "manifest.csv").write_text(COLUMNS + "a.mp4,a.npy,done,,,,,,,\n")
     ((_, row),) = collect.collect(tmp_path).rows.iterrows()
     assert collect.source_of(row) == Source("a.mp4")
+
+
+def test_a_recipe_s_name_is_text_though_it_looks_like_a_number(tmp_path):
+    collection = SmallCollection(tmp_path)
+    collection.add("a")
+    path = tmp_path / "videos.csv"
+    path.write_text(path.read_text().replace("/a.npy", "/{backbone}/a.npy"))
+    names = ("1", "007")
+    config = {"backbone": {name: {"backbone": "efficientnet_lite0"} for name in names}}
+    write_manifest(collection.plan(**config))
+    collected = collect.collect(collection.results)
+    for name in names:
+        (feature_path,) = collected.of(name).rows["feature_path"]
+        assert feature_path.endswith(f"/{name}/a.npy")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,7 @@ FACTS = {
     "seconds": 0.25,
     "damaged_share": 0.0625,
     "ffmpeg_lines": ["line 1", "line 2"],
+    "fallback": "cuda: no such luck",
 }
 
 
@@ -280,3 +282,28 @@ def test_parts_of_a_video_are_rows_with_their_ends(collection):
 
 
 ENDS = {"both": "1.50,20", "start": "3,", "end": ",20"}
+
+
+def test_rows_in_buckets_have_their_states_and_show_no_secret(collection, s3_server):
+    signed = "?X-Amz-Signature=word"
+    done, pending, missing = (f"s3://bucket/{name}.mp4" for name in ("a", "b", "none"))
+    etag = hashlib.md5(b"video").hexdigest()
+    for key in ("a.mp4", "b.mp4"):
+        s3_server.put(key, b"video")
+    s3_server.put("f/a.npy", b"features of some length" * 1000)
+    rows = [(done, "s3://bucket/f/a.npy"), (pending, "s3://bucket/f/b.npy")]
+    rows += [(missing, "s3://bucket/f/none.npy"), (f"{done}{signed}", "s3://bucket/f/c.npy")]
+    write_csv(Path(collection.config["videos"]), rows)
+    digest = make_recipe(Settings(backbone=collection.config["backbone"])).digest
+    facts = {"digest": digest, "weights": "random", "file_hash": "ab", "num_features": 3}
+    facts |= {"video_path": done, "video_size": 5, "video_mtime_ns": 1, "video_etag": etag}
+    with Recorder(collection.results, "extract") as recorder:
+        write_line(recorder, "done", "s3://bucket/f/a.npy", **facts)
+        write_line(recorder, "placed", "s3://bucket/f/a.npy")
+    s3_server.forget()
+    line = line_of(collection, "a", allowed_schemes="s3")
+    assert (line["state"], line["video_path"], line["num_features"]) == ("done", done, "3")
+    found = {name: each["state"] for name, each in collection.manifest().items()}
+    assert found == {"a": "done", "b": "pending", "none": "missing", "c": "missing"}
+    assert "word" not in (collection.results / "manifest.csv").read_text(encoding="utf-8")
+    assert not s3_server.counts["PUT"]

@@ -155,3 +155,18 @@ def test_weights_on_a_hub_are_looked_for_there(tmp_path, monkeypatch):
         server.failing = True
         with pytest.raises(UserError, match=r"`hf download owner/net model.safetensors`"):
             checks.check_weights(weights)
+
+
+def test_a_device_that_is_to_decode_is_tried(tmp_path, monkeypatch):
+    fake = tmp_path / "ffmpeg"
+    fake.write_text('#!/bin/sh\ncase "$*" in *"-hwaccel vaapi "*) exit 0;; esac\nexit 1\n')
+    fake.chmod(0o755)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(fake))
+    assert checks.check_decoding("vaapi").is_ok
+    with pytest.raises(UserError, match="hwaccel: cuda: ffmpeg cannot decode on such a device"):
+        checks.check_decoding("cuda")
+    checks.find_hwaccel.cache_clear()
+    try:
+        assert checks.check_decoding("auto").text == "vaapi, and the CPU"
+    finally:
+        checks.find_hwaccel.cache_clear()

@@ -54,6 +54,15 @@ class PacketFacts:
         avi_seconds: that the main header of an AVI promises; it may contradict its stream's.
         is_encrypted: some of them are.
         num_discarded: of the packets, those whose pictures an edit list cuts off.
+        promised_seconds: that the header promises, of `find_duration`; None of such a file whose
+            header does not state its length.
+        is_promise_of_pictures: it is the end of the last picture, not of whatever ends last.
+        last_begin_seconds, last_key_seconds: at which the last picture, and the last key frame,
+            begins, of those before the end of the part that is decoded; from the file's start.
+        picture_end_seconds: at which the last picture ends, from the file's start.
+        end_seconds: at which the last packet of all ends, from there; None if there is no telling.
+        packet_filter: ffmpeg's bitstream filter that skips what need not be decoded, for the rates
+            that were asked for; None if that is nothing.
     """
 
     num_packets: int
@@ -65,6 +74,13 @@ class PacketFacts:
     avi_seconds: float | None
     is_encrypted: bool
     num_discarded: int = 0
+    promised_seconds: float | None = None
+    is_promise_of_pictures: bool = False
+    last_begin_seconds: float = 0.0
+    last_key_seconds: float = 0.0
+    picture_end_seconds: float = 0.0
+    end_seconds: float | None = None
+    packet_filter: str | None = None
 
 
 def unquestioned_seconds(metadata: VideoMetadata, file_bytes: int) -> float:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from videofeatures.decoding.view import View
+from videofeatures.errors import VideoError
 from videofeatures.source import Source
 
 if TYPE_CHECKING:
     import numpy as np  # a worker, which does without, starts in half the time
 
-    from videofeatures.decoding.times import FrameTimes
+    from videofeatures.decoding.told import Told
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,10 @@ class VideoMetadata:
             of the whole file where it does not tell them apart; None if it says nothing.
         average_fps: of the stream, as its header says; None if it does not.
         codec: ffmpeg's name of it.
+        pixel_format: ffmpeg's name of how its pictures are stored; None if it is not known.
+        display_matrix: nine numbers that say how they are turned, in fixed point; None if nothing
+            does.
+        container: ffmpeg's name of the file's format, the first of them.
     """
 
     width: int
@@ -37,19 +41,31 @@ class VideoMetadata:
     duration_seconds: float | None
     average_fps: float | None
     codec: str
+    pixel_format: str | None = None
+    display_matrix: tuple[int, ...] | None = None
+    container: str = ""
+
+
+class StartAnew(VideoError):
+    """What a decoder has given of a source does not count: it is to be decoded once more."""
 
 
 @dataclass
 class Damage:
-    """How much of a video is damaged, as its decoder counts it.
+    """What a decoder finds out about a video beside its frames: how much of it is damaged, and by
+    what it was decoded.
 
     Attributes:
         num_damaged_frames: that were decoded with errors, or could not be.
         num_frames: all of them, whether they were taken or not; None if it is not known.
+        decoded_on: `cpu`, or the kind of a device; "" where none was asked for.
+        fallback: why it was the CPU, though a device was asked for; "" if it was not.
     """
 
     num_damaged_frames: int = 0
     num_frames: int | None = None
+    decoded_on: str = ""
+    fallback: str = ""
 
     @property
     def share(self) -> float | None:
@@ -65,6 +81,9 @@ class Decoder(ABC):
     Whatever a source does to it, a crash or a hang, costs one row: a decoder neither decodes in
     this process, nor waits without a limit.
     """
+
+    def close(self) -> None:  # noqa: B027 (most have none)
+        """End the processes that it keeps; nothing is decoded any more."""
 
     @abstractmethod
     def version(self) -> str:
@@ -83,31 +102,38 @@ class Decoder(ABC):
                 not answer, or was stopped.
         """
 
+    def check_view(self, metadata: VideoMetadata, view: View) -> None:
+        """Do nothing where a view asks for what can be of this video.
+
+        Raises:
+            VideoError: it asks for what cannot be right: see `bounds`.
+        """
+        del metadata, view
+
     @abstractmethod
     def frames(
         self,
         source: Source,
         metadata: VideoMetadata,
-        view: View,
-        messages: deque[str],
-        damage: Damage,
-        times: FrameTimes,
+        views: Sequence[View],
+        told: Sequence[Told],
         *,
         num_threads: int = 1,
-    ) -> Generator[np.ndarray, None, None]:
-        """Yield a source's frames as a view wants them, each (height, width, 3), uint8, RGB.
+    ) -> Generator[tuple[int, np.ndarray], None, None]:
+        """Yield a source's frames as some views want them, each with the number of its view:
+        (height, width, 3), uint8, RGB. Those of one view come in their order.
 
         Args:
             metadata: what `probe` returned.
-            messages: takes the last lines that the decoder says; frames may come all the same.
+            views: in which `check_view` finds nothing.
+            told: takes what is known of the frames of each view.
             num_threads: to decode with.
-            damage: is filled in when the last frame has come.
-            times: is filled in then, too, of a view without a `constant_rate`; how far it has come,
-                with each frame.
 
         Raises:
             VideoError: decoding failed, gave no frame, took too long, or needs too much memory; the
-                source is encrypted, or asks for what cannot be right: see `bounds`.
+                source is encrypted, or asks for what cannot be right: see `bounds`. Where this is
+                not so for all views, `told` has it, and nothing is raised.
+            StartAnew: none of the frames counts; they come if it is called once more.
             MachineError: the machine failed, or it was stopped.
         """
 

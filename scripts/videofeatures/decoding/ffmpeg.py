@@ -14,7 +14,8 @@ import shutil
 import subprocess
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -49,9 +50,6 @@ EXPLAIN_TIMEOUT_SECONDS = 5
 MAX_EXPLAIN_LINES = 1000
 """Lines that are looked at then: the first ones tell the cause."""
 
-HWACCELS = ("cuda", "vaapi", "qsv", "videotoolbox")
-"""Kinds of devices that `find_hwaccel` looks for, in this order."""
-
 TRIAL_TIMEOUT_SECONDS = 30
 
 ASK_TIMEOUT_SECONDS = 60
@@ -77,65 +75,109 @@ def open_file(path: str, *, local_files_only: bool, **options: Any) -> ffmpeg.St
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class FrameOutput:
+    """Frames that one run of ffmpeg gives, of several.
+
+    Attributes:
+        stream: the graph that makes them.
+        size: (width, height) of the frames that it makes.
+        num_first: how many of its filters come before a graph of their own: see
+            `can_chain_graphs`; 0 for none.
+        options: of ffmpeg, for this output.
+    """
+
+    stream: ffmpeg.Stream
+    size: tuple[int, int]
+    num_first: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
 def start_ffmpeg(
-    output: ffmpeg.Stream,
+    output: ffmpeg.Stream | Sequence[str],
     read_timeout: ReadTimeout,
     stderr_lines: deque[str],
     *,
     memory_bytes: int | None = DEFAULT_MEMORY_BYTES,
     tally: Tally | None = None,
-    chained: bool = False,
-    num_first: int = 1,
+    more_pipes: Sequence[tuple[int, int]] = (),
 ) -> ChildProcess:
-    """Start ffmpeg on a graph; `stderr_lines` gets nothing but errors.
+    """Start ffmpeg; `stderr_lines` gets nothing but errors.
 
     Args:
-        memory_bytes: see `ChildProcess`.
+        output: a graph, or what `join_outputs` made of several.
+        memory_bytes, more_pipes: see `ChildProcess`.
         tally: counts the rest of what it says.
-        chained: what follows the first filters is a graph of its own: see `can_chain_graphs`.
-        num_first: how many these are.
 
     Raises:
         UserError: there is no ffmpeg that runs.
     """
     level = "repeat+level+verbose" if tally else "error"
-    command = output.global_args(
-        "-nostdin", "-nostats", "-hide_banner", "-loglevel", level
-    ).compile(cmd=ffmpeg_path())
-    if chained:
-        place = command.index("-filter_complex") + 1
-        filters = command[place].split(";")
-        graphs = [";".join(filters[:num_first]), ";".join(filters[num_first:])]
-        if graphs[1]:
-            command[place : place + 1] = [graphs[0], "-filter_complex", graphs[1]]
+    words = output.get_args() if isinstance(output, ffmpeg.Stream) else output
     return ChildProcess(
-        command,
+        [ffmpeg_path(), "-nostdin", "-nostats", "-hide_banner", "-loglevel", level, *words],
         read_timeout,
         stderr_lines,
         pipe_bytes=PIPE_BYTES,
         extra_niceness=EXTRA_NICENESS,
         memory_bytes=memory_bytes,
         listener=tally,
+        more_pipes=more_pipes,
     )
 
 
+def join_outputs(outputs: Sequence[ffmpeg.Stream], nums_first: Sequence[int]) -> list[str]:
+    """Return a command line that decodes once for several outputs, each with a chain of filters.
+
+    The first filters of all chains are one graph, which takes what is decoded; what follows in a
+    chain is a graph of its own. Where several graphs take what is decoded, ffmpeg comes to a halt
+    now and then: 5 of 25 runs with four (9.0.2, a video of 13 frames); of 180 with one, none did.
+
+    Args:
+        outputs: of one input.
+        nums_first: of each chain, how many filters come before a graph of their own; 0 for all in
+            one.
+    """
+    head: list[str] = []
+    firsts: list[str] = []
+    rests: list[str] = []
+    tails: list[str] = []
+    for number, (output, num_first) in enumerate(zip(outputs, nums_first, strict=True)):
+        words = output.get_args()
+        place = words.index("-filter_complex")
+        head, graph, tail = words[:place], words[place + 1], words[place + 2 :]
+        if len(outputs) > 1:  # each has names of its own: [s0] is [o1s0]
+            graph = re.sub(r"\[s(\d+)\]", rf"[o{number}s\1]", graph)
+            tail = [re.sub(r"^\[s(\d+)\]$", rf"[o{number}s\1]", word) for word in tail]
+        chain = graph.split(";")
+        firsts += chain[: num_first or None]
+        rests += [";".join(chain[num_first:])] if num_first and chain[num_first:] else []
+        tails += tail
+    if len(outputs) > 1:
+        taken = [k for k, one in enumerate(firsts) if not re.match(r"\[o\d+s", one)]
+        source = firsts[taken[0]].partition("]")[0] + "]"
+        parts = [f"[part{k}]" for k in range(len(taken))]
+        for part, k in zip(parts, taken, strict=True):
+            firsts[k] = part + firsts[k].removeprefix(source)
+        firsts.insert(0, f"{source}split={len(parts)}{''.join(parts)}")
+    graphs = [";".join(firsts), *rests]
+    return [*head, *(word for each in graphs for word in ("-filter_complex", each)), *tails]
+
+
 def read_frames(
-    video: ffmpeg.Stream,
-    size: tuple[int, int],
+    outputs: Sequence[FrameOutput],
     read_timeout: ReadTimeout,
     stderr_lines: deque[str],
     *,
     memory_bytes: int | None = DEFAULT_MEMORY_BYTES,
     tally: Tally | None = None,
-    chained: bool = False,
-    num_first: int = 1,
-    **output_options: Any,
-) -> Iterator[np.ndarray]:
-    """Run ffmpeg and yield the frames of a graph, each (height, width, 3), uint8, RGB.
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Run ffmpeg and yield the frames of graphs as they come, each with the number of its output:
+    (height, width, 3), uint8, RGB.
 
     Args:
-        size: (width, height) of the frames that the graph makes.
-        memory_bytes, tally, chained, num_first: see `start_ffmpeg`.
+        outputs: all of them of one input, which is decoded once.
+        memory_bytes, tally: see `start_ffmpeg`.
 
     Raises:
         VideoError: ffmpeg failed, did not answer, or was stopped.
@@ -143,25 +185,30 @@ def read_frames(
         UserError: there is no ffmpeg that runs.
     """
     tally = tally or Tally()
-    width, height = size
-    output = video.output("pipe:", format="rawvideo", pix_fmt="rgb24", **output_options)
+    pipes = [os.pipe() for _ in outputs[1:]]
+    addresses = ["pipe:", *(f"pipe:{theirs}" for _, theirs in pipes)]
+    streams = [
+        output.stream.output(address, format="rawvideo", pix_fmt="rgb24", **output.options)
+        for output, address in zip(outputs, addresses, strict=True)
+    ]
     with start_ffmpeg(
-        output,
+        join_outputs(streams, [output.num_first for output in outputs]),
         read_timeout,
         stderr_lines,
         memory_bytes=memory_bytes,
         tally=tally,
-        chained=chained,
-        num_first=num_first,
+        more_pipes=pipes,
     ) as process:
         has_begun = False
-        while True:
-            frame = np.empty((height, width, 3), np.uint8)
-            num_bytes = process.read_into(frame.data.cast("B"))
-            if num_bytes < frame.nbytes:
-                break
-            has_begun = True
-            yield frame
+        partial = [_PartialFrame(output.size) for output in outputs]
+        while ready := process.wait_for_outputs():
+            for number in ready:
+                frame = partial[number]
+                frame.num_bytes += process.read_part(number, frame.rest)
+                if not frame.rest:
+                    has_begun = True
+                    yield number, frame.take()
+        num_bytes = sum(frame.num_bytes for frame in partial)
         status = process.wait()
         if tally.has_no_frames and not (has_begun or num_bytes or tally.is_hopeless):
             return  # it may crash then, where a second graph waits for one (seen: 9.0.2)
@@ -181,6 +228,35 @@ def read_frames(
             if has_little:
                 reason += f" (it took {taken} of {limit} MB of memory: see `decoder_memory_mb`)"
             raise VideoError(reason, stderr_lines)
+
+
+class _PartialFrame:
+    """A frame that is being read.
+
+    Attributes:
+        num_bytes: that are there.
+    """
+
+    def __init__(self, size: tuple[int, int]):
+        width, height = size
+        self._shape = height, width, 3
+        self._start()
+
+    def _start(self) -> None:
+        self._frame = np.empty(self._shape, np.uint8)
+        self._bytes = self._frame.data.cast("B")
+        self.num_bytes = 0
+
+    @property
+    def rest(self) -> memoryview:
+        """What is to be filled; nothing where the frame is complete."""
+        return self._bytes[self.num_bytes :]
+
+    def take(self) -> np.ndarray:
+        """Return the frame, and begin the next one."""
+        frame = self._frame
+        self._start()
+        return frame
 
 
 def explain_failure(
@@ -216,31 +292,6 @@ def find_cause(stderr_lines: Iterable[str]) -> str | None:
 
 
 @cache
-def find_hwaccel(stopped: threading.Event | None = None) -> str:
-    """Return the first kind of device that ffmpeg can decode on here; `none` if there is none.
-
-    Each kind is tried in a process of its own: with ffmpeg's own `auto`, one whose library is
-    missing ends the whole process (seen: 9.0.2, a static build, without libva).
-
-    Raises:
-        VideoError: the wait was stopped.
-        UserError: there is no ffmpeg that runs.
-    """
-    for kind in HWACCELS:
-        nothing = ffmpeg.input("nullsrc=s=64x64:d=0.04", format="lavfi", init_hw_device=kind)
-        output = nothing.output("pipe:", format="null")
-        read_timeout = ReadTimeout(TRIAL_TIMEOUT_SECONDS, stopped)
-        lines: deque[str] = deque(maxlen=NUM_STDERR_LINES)
-        with (
-            contextlib.suppress(NoAnswerError),
-            start_ffmpeg(output, read_timeout, lines, memory_bytes=None) as process,
-        ):
-            if process.wait() == 0:
-                return kind
-    return "none"
-
-
-@cache
 def can_chain_graphs(stopped: threading.Event | None = None) -> bool:
     """Whether this ffmpeg takes one graph's output as another's input: from version 7.1 on.
 
@@ -253,7 +304,7 @@ def can_chain_graphs(stopped: threading.Event | None = None) -> bool:
     read_timeout = ReadTimeout(TRIAL_TIMEOUT_SECONDS, stopped)
     lines: deque[str] = deque(maxlen=NUM_STDERR_LINES)
     try:
-        with start_ffmpeg(output, read_timeout, lines, chained=True) as process:
+        with start_ffmpeg(join_outputs([output], [1]), read_timeout, lines) as process:
             return process.wait() == 0
     except NoAnswerError:
         return False

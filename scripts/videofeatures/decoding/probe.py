@@ -10,10 +10,13 @@ import contextlib
 import os
 import re
 import stat
+import struct
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from typing import Any
 
 import av
+from av.sidedata.sidedata import Type
 
 from videofeatures.decoding.decoder import VideoMetadata
 from videofeatures.decoding.duration import find_duration
@@ -70,6 +73,9 @@ def probe_video(
             duration_seconds=_duration_seconds(container, stream),
             average_fps=float(rate) if rate else None,
             codec=stream.codec_context.name,
+            pixel_format=frame.format.name,
+            display_matrix=_display_matrix(frame),
+            container=container.format.name.split(",")[0],
         )
 
 
@@ -190,6 +196,11 @@ def _duration_seconds(
 ) -> float | None:
     duration = find_duration(container, stream)
     return None if duration is None else duration.seconds
+
+
+def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
+    data: Any = frame.side_data.get(Type.DISPLAYMATRIX)  # type: ignore[call-overload]
+    return None if data is None else struct.unpack("9i", bytes(data)[:36])
 
 
 def _first_frame(

@@ -131,6 +131,7 @@ class ChildProcess:
         env: Mapping[str, str] | None = None,
         memory_bytes: int | None = None,
         listener: Listener | None = None,
+        more_pipes: Sequence[tuple[int, int]] = (),
     ):
         """Start it.
 
@@ -143,6 +144,8 @@ class ChildProcess:
             memory_bytes: that its data, stacks included, may take; None for no limit. An allocation
                 above it fails. Only Linux keeps it.
             listener: is told the lines before `stderr_lines` is.
+            more_pipes: of `os.pipe`, for what it writes beside its standard output: it has the
+                second end of each, by its number. They are closed with it.
 
         Raises:
             OSError: it cannot be started.
@@ -151,15 +154,26 @@ class ChildProcess:
         self._peak = _Peak()
         self._read_timeout = read_timeout
         self._told = listener
-        self._process: subprocess.Popen[bytes] = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE if has_stdin else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=env,
-        )
+        more: list[IO[bytes]] = [os.fdopen(ours, "rb", buffering=0) for ours, _ in more_pipes]
+        try:
+            self._process: subprocess.Popen[bytes] = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE if has_stdin else subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=env,
+                pass_fds=[theirs for _, theirs in more_pipes],
+            )
+        except BaseException:
+            for pipe in more:
+                pipe.close()
+            raise
+        finally:
+            for _, theirs in more_pipes:
+                os.close(theirs)
         assert self._process.stdout is not None
         self._stdout: IO[bytes] = self._process.stdout
+        self._outputs: list[IO[bytes]] = [self._stdout, *more]
         _set_limits(self._process.pid, memory_bytes)
         _lower_priority(self._process.pid, extra_niceness)
         # stderr is read all the time: the process would stop when its pipe is full.
@@ -168,11 +182,15 @@ class ChildProcess:
         )
         self._listener.start()
         if pipe_bytes is not None:
-            _resize_pipe(self._stdout, pipe_bytes)
+            for pipe in self._outputs:
+                _resize_pipe(pipe, pipe_bytes)
         # Python keeps a forgotten process, and its pipes, until it ends. One that reads ends then.
         self._close_stdin = weakref.finalize(self, _close, self._process.stdin)
         self._poll = select.poll()
-        self._poll.register(self._stdout, select.POLLIN)
+        # By their numbers, those that have not come to their end.
+        self._place_of = {pipe.fileno(): place for place, pipe in enumerate(self._outputs)}
+        for pipe in self._outputs:
+            self._poll.register(pipe, select.POLLIN)
 
     def __enter__(self) -> ChildProcess:
         return self
@@ -205,24 +223,39 @@ class ChildProcess:
         self._process.stdin.write(data)
         self._process.stdin.flush()
 
-    def read_into(self, buffer: memoryview) -> int:
-        """Fill a buffer, and return how many bytes it got: fewer only at the output's end.
+    def wait_for_outputs(self) -> list[int]:
+        """Wait until something is to be read; return the numbers of the outputs that have it, or
+        have come to their end: 0 for the standard output, then those of `more_pipes`. None are
+        left when all have been read to their end.
 
         Raises:
             NoAnswerError: nothing came for too long.
             VideoError: the wait was stopped.
         """
-        num_bytes = 0
-        while num_bytes < len(buffer):
-            self._wait_until(self._is_readable)
-            num_read = os.readv(self._stdout.fileno(), [buffer[num_bytes:]])
-            if not num_read:
-                break
-            num_bytes += num_read
-        return num_bytes
+        if not self._place_of:
+            return []
+        ready: list[tuple[int, int]] = []
+
+        def look(seconds: float) -> bool:
+            ready[:] = self._poll.poll(seconds * 1000)
+            return bool(ready)
+
+        self._wait_until(look)
+        return [self._place_of[number] for number, _ in ready]
+
+    def read_part(self, output: int, buffer: memoryview) -> int:
+        """Read what an output has, once it has something; return how many bytes: none at its end,
+        after which it is not waited for any more."""
+        pipe = self._outputs[output]
+        num_read = os.readv(pipe.fileno(), [buffer])
+        if not num_read:
+            self._poll.unregister(pipe)
+            del self._place_of[pipe.fileno()]
+        return num_read
 
     def read_some(self, max_bytes: int) -> bytes:
-        """Return what comes next; nothing at the output's end. Raises as `read_into`."""
+        """Return what comes next; nothing at the output's end. Raises as
+        `wait_for_outputs`."""
         self._wait_until(self._is_readable)
         return os.read(self._stdout.fileno(), max_bytes)
 
@@ -247,7 +280,8 @@ class ChildProcess:
         self._close_stdin()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(LAST_SECONDS)
-        self._stdout.close()
+        for pipe in self._outputs:
+            pipe.close()
         self._listener.join(LAST_SECONDS)
         if self._process.stderr is not None and not self._listener.is_alive():
             self._process.stderr.close()

@@ -48,6 +48,13 @@ class Resizing:
         """(width, height) of the frames that come out."""
         return (self.crop_size, self.crop_size) if self.crop_size else self.size
 
+    @property
+    def sent(self) -> Resizing:
+        """What of it ffmpeg does: the same for all whose frames it sends as they are."""
+        if self.whole_size is None:
+            return self
+        return Resizing(size=self.whole_size, whole_size=self.whole_size)
+
     def filtered(self, stream: ffmpeg.Stream) -> ffmpeg.Stream:
         """Return a graph's stream with ffmpeg's part of the work."""
         if self.whole_size is not None:

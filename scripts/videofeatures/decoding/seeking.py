@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 
 import av
 
+from videofeatures.decoding.bitstreams import nal_length_size
 from videofeatures.decoding.parts import Landing
 from videofeatures.decoding.probe import (
     first_video_stream,
@@ -24,7 +25,6 @@ from videofeatures.decoding.probe import (
     iter_packets,
     open_container,
 )
-from videofeatures.decoding.skipping import nal_length_size
 from videofeatures.errors import VideoError
 
 CONTAINERS = ("mov", "matroska")

@@ -39,9 +39,10 @@ written as, raw, has no times (libavformat/mux.c, AVFMT_NOTIMESTAMPS)."""
 SHOWINFO = "[Parsed_showinfo_"
 """How that filter calls itself."""
 
-SHOWN = re.compile(r"n: *(\d+) pts: *(-?\d+|NOPTS) ")
+SHOWN = re.compile(r"n: *(\d+) pts: *(-?\d+|NOPTS) +pts_time:")
 """What `showinfo` says of each frame (libavfilter/vf_showinfo.c): its number, from zero in each
-graph, and its time."""
+graph, and its time. Where another thread has said the start of a line, it stands behind that, and
+without a name."""
 
 TIME_BASE = re.compile(r"config in time_base: (\d+)/(\d+)")
 """What it says before: the unit of these times, in seconds."""
@@ -98,6 +99,9 @@ class Tally:
 
     def take(self, line: str) -> str | None:
         """Count what a line says; return it, without its level, if it is a complaint."""
+        if (shown := SHOWN.search(line)) is not None:
+            self._take_time(*shown.groups())
+            return None
         match = LINE.match(line)
         if match is None:  # the next line of what it says, or of a version without levels
             return line if self._is_complaint else None
@@ -108,7 +112,9 @@ class Tally:
             self.is_hopeless |= NO_MEMORY.search(text) is not None
             return speaker + text
         if speaker.startswith(SHOWINFO):
-            self._take_time(text)
+            if match := TIME_BASE.match(text):
+                unit, units = map(int, match.groups())
+                self._time_base = (unit, units) if units else (0, 1)
         elif level == "warning" and CORRUPT.search(text):
             self.num_corrupt += 1
         elif text.startswith(NO_FRAMES):
@@ -119,13 +125,8 @@ class Tally:
             )
         return None
 
-    def _take_time(self, text: str) -> None:
-        if match := SHOWN.match(text):
-            number, pts = match.groups()
-            if number == "0":
-                self.graph_starts.append(len(self.shown_seconds))
-            unit, units = self._time_base
-            self.shown_seconds.append(math.nan if pts == "NOPTS" else int(pts) * unit / units)
-        elif match := TIME_BASE.match(text):
-            unit, units = map(int, match.groups())
-            self._time_base = (unit, units) if units else (0, 1)
+    def _take_time(self, number: str, pts: str) -> None:
+        if number == "0":
+            self.graph_starts.append(len(self.shown_seconds))
+        unit, units = self._time_base
+        self.shown_seconds.append(math.nan if pts == "NOPTS" else int(pts) * unit / units)

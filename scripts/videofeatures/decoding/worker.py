@@ -8,7 +8,9 @@ further). `worker_pool` is the other side.
     {"result": 12.5}        or {"error": why}, {"libav_error": what libav says},
                             {"machine_error": why}, {"lacks_memory": true}
 
-Blank lines between say that packets are still being read. It ends when its input does.
+Blank lines between say that packets are still being read. Of a function that sends frames, a line
+such as {"frame": 0, "bytes": 999} stands before each: the number of its view, and its size. The
+process ends when its input does.
 """
 
 from __future__ import annotations
@@ -44,16 +46,21 @@ def main() -> None:
     requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_read_requests, args=(requests,), daemon=True).start()
 
-    import av
-
-    # PyAV keeps libav's messages to itself. Of a crash they may be all that there is.
-    av.logging.restore_default_callback()
-    av.logging.set_libav_level(av.logging.ERROR)
+    _log_to_stderr()
     alive = _Alive(answers)
     while True:
         request = json.loads(requests.get())
         answer = _answer(FUNCTIONS[request["function"]], request["arguments"], alive)
         _write(answers, json.dumps(answer, default=_encode).encode() + b"\n")
+
+
+def _log_to_stderr() -> None:
+    """Have libav say its errors itself: PyAV keeps them, and of a crash they may be all that there
+    is."""
+    import av
+
+    av.logging.restore_default_callback()
+    av.logging.set_libav_level(av.logging.ERROR)
 
 
 def _read_requests(requests: queue.SimpleQueue[bytes]) -> None:
@@ -66,7 +73,7 @@ def _read_requests(requests: queue.SimpleQueue[bytes]) -> None:
     os._exit(0)
 
 
-def _write(pipe: int, data: bytes) -> None:
+def _write(pipe: int, data: bytes | memoryview) -> None:
     try:
         while data:
             data = data[os.write(pipe, data) :]
@@ -75,7 +82,7 @@ def _write(pipe: int, data: bytes) -> None:
 
 
 class _Alive:
-    """Says, no more often than is needed, that packets are still being read."""
+    """Says, no more often than is needed, that packets are still being read; sends frames."""
 
     def __init__(self, pipe: int):
         self._pipe = pipe
@@ -87,9 +94,15 @@ class _Alive:
             self._next = now + ALIVE_SECONDS
             _write(self._pipe, b"\n")
 
+    def send(self, number: int, pixels: memoryview) -> None:
+        """Send a frame of the view of this number."""
+        header = json.dumps({"frame": number, "bytes": pixels.nbytes}).encode() + b"\n"
+        _write(self._pipe, header)
+        _write(self._pipe, pixels)
+
 
 def _answer(
-    function: Callable[..., Any], arguments: dict[str, Any], alive: Callable[[], None]
+    function: Callable[..., object], arguments: dict[str, Any], alive: _Alive
 ) -> dict[str, Any]:
     import av
 
@@ -120,7 +133,7 @@ def _encode(value: object) -> object:
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 
-# Each imports what it needs: `skipping`, which not everybody uses, takes NumPy.
+# Each imports what it needs.
 
 
 def _probe_video(alive: Callable[[], None], **arguments: Any) -> object:
@@ -135,22 +148,10 @@ def _read_duration(alive: Callable[[], None], **arguments: Any) -> object:
     return read_duration(**arguments)
 
 
-def _skip_filter(alive: Callable[[], None], **arguments: Any) -> object:
-    from videofeatures.decoding.skipping import skip_filter
-
-    return skip_filter(**arguments, on_packet=alive)
-
-
 def _find_landing(alive: Callable[[], None], **arguments: Any) -> object:
     from videofeatures.decoding.seeking import find_landing
 
     return find_landing(**arguments, on_packet=alive)
-
-
-def _find_truncation(alive: Callable[[], None], **arguments: Any) -> object:
-    from videofeatures.decoding.truncation import find_truncation
-
-    return find_truncation(**arguments, on_packet=alive)
 
 
 def _look_at_packets(alive: Callable[[], None], **arguments: Any) -> object:
@@ -159,13 +160,21 @@ def _look_at_packets(alive: Callable[[], None], **arguments: Any) -> object:
     return look_at_packets(**arguments, on_packet=alive)
 
 
-FUNCTIONS = {
+def _decode_at_once(alive: _Alive, **arguments: Any) -> object:
+    from videofeatures.decoding.at_once import decode_at_once
+
+    try:
+        return decode_at_once(**arguments, send=alive.send, on_packet=alive)
+    finally:
+        _log_to_stderr()
+
+
+FUNCTIONS: dict[str, Callable[..., object]] = {
     "probe_video": _probe_video,
     "read_duration": _read_duration,
-    "skip_filter": _skip_filter,
     "find_landing": _find_landing,
-    "find_truncation": _find_truncation,
     "look_at_packets": _look_at_packets,
+    "decode_at_once": _decode_at_once,
 }
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 They are kept: one for each file would be dear where clips are short. Measured on two cores:
 to start one takes 0.09 s, of wall time and of a core (0.06 s of them to import PyAV); to ask one,
 0.1 ms more than libav itself takes, which is 2.5 ms to probe an MP4 of 320×240, and 1.1 ms to read
-its header alone. One has 12 MB of memory to itself, and 22 MB after `skip_filter`, for NumPy.
+its header alone. One has 12 MB of memory to itself, and 22 MB after `look_at_packets`, for NumPy.
 
 They keep this process's priority, unlike ffmpeg: what they do is short, and all of a decoder waits
 for it. With seven other processes on its core, one started in 0.7 s, and in 6 s if it gave way.
@@ -16,9 +16,9 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from videofeatures.decoding.process import (
     DEFAULT_MEMORY_BYTES,
@@ -31,6 +31,9 @@ from videofeatures.decoding.process import (
 )
 from videofeatures.errors import VIDEO_SIGNALS, MachineError, VideoError
 
+if TYPE_CHECKING:
+    import numpy as np
+
 # -P: nothing is imported from the folder that it is started in.
 WORKER_COMMAND = [sys.executable, "-P", "-m", "videofeatures.decoding.worker"]
 
@@ -38,7 +41,7 @@ PACKAGE_FOLDER = Path(__file__).parents[2]
 """Where a worker finds this package, which is not installed."""
 
 MAX_ANSWER_BYTES = 1 << 20
-"""More than any answer has: the longest, of `skip_filter`, is an argument of a process."""
+"""More than any answer has: the longest, of `look_at_packets`, has an argument of a process."""
 
 NONSENSE = (ArithmeticError, LookupError, RecursionError, TypeError, ValueError)
 """What reading an answer raises that is not one."""
@@ -59,15 +62,24 @@ class WorkerPool:
     """
 
     def __init__(
-        self, read_timeout: ReadTimeout, *, memory_bytes: int | None = DEFAULT_MEMORY_BYTES
+        self,
+        read_timeout: ReadTimeout,
+        *,
+        local_files_only: bool = True,
+        memory_bytes: int | None = DEFAULT_MEMORY_BYTES,
+        extra_niceness: int = 0,
+        pipe_bytes: int | None = None,
     ):
         """Start nothing yet.
 
         Args:
             read_timeout: how long a call may go without a sign of life.
-            memory_bytes: that a worker may take: see `ChildProcess`.
+            local_files_only: see `input_options`.
+            memory_bytes, extra_niceness, pipe_bytes: of a worker: see `ChildProcess`.
         """
         self._read_timeout = read_timeout
+        self._local_files_only = local_files_only
+        self._options = {"extra_niceness": extra_niceness, "pipe_bytes": pipe_bytes}
         self._memory_bytes = memory_bytes
         self._lock = threading.Lock()
         self._idle: list[_Worker] = []
@@ -93,6 +105,12 @@ class WorkerPool:
         for worker in idle:
             worker.close()
 
+    def file_arguments(self, path: str) -> dict[str, Any]:
+        """Return the arguments that name a file to a function of a worker."""
+        if not os.path.isabs(path):  # a worker stays in the folder that it was started in
+            path = os.path.join(os.getcwd(), path)
+        return {"path": path, "local_files_only": self._local_files_only}
+
     def call(self, function: str, parse: Callable[[Any], Result], **arguments: Any) -> Result:
         """Return what a function returns.
 
@@ -108,10 +126,37 @@ class WorkerPool:
                 did not answer, or was stopped.
             OSError: no worker can be started.
         """
+        answer = self.stream(function, parse, (), **arguments)
+        try:
+            while True:
+                next(answer)  # of no view, nothing else than the end comes
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+
+    def stream(
+        self,
+        function: str,
+        parse: Callable[[Any], Result],
+        shapes: Sequence[tuple[int, ...]],
+        **arguments: Any,
+    ) -> Generator[tuple[int, np.ndarray], None, Result]:
+        """Yield the frames that a function sends, each with the number of its view; return what it
+        returns.
+
+        A worker that is left before its end is killed.
+
+        Args:
+            shapes: of each view's frames, which are uint8.
+            function, parse, arguments: see `call`.
+
+        Raises:
+            as `call` does.
+        """
         request = json.dumps({"function": function, "arguments": arguments}).encode() + b"\n"
         worker = self._take()
         try:
-            outcome = worker.ask(request, parse)
+            outcome = yield from worker.ask(request, parse, shapes)
         except BaseException:
             with self._lock:
                 self._busy.discard(worker)
@@ -141,7 +186,7 @@ class WorkerPool:
         finally:
             for worker in dead:
                 worker.close()
-        worker = _Worker(self._read_timeout, self._memory_bytes)
+        worker = _Worker(self._read_timeout, self._memory_bytes, **self._options)
         with self._lock:
             if not self._is_closed:
                 self._busy.add(worker)
@@ -161,8 +206,9 @@ class WorkerPool:
 class _Worker(ChildProcess):
     """One worker process."""
 
-    def __init__(self, read_timeout: ReadTimeout, memory_bytes: int | None):
+    def __init__(self, read_timeout: ReadTimeout, memory_bytes: int | None, **options: Any):
         self._memory_bytes = memory_bytes
+        self._unread = b""
         folders = [str(PACKAGE_FOLDER), os.environ.get("PYTHONPATH", "")]
         super().__init__(
             WORKER_COMMAND,
@@ -171,25 +217,32 @@ class _Worker(ChildProcess):
             has_stdin=True,
             memory_bytes=memory_bytes,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, folders))},
+            **options,
         )
 
-    def ask(self, request: bytes, parse: Callable[[Any], Result]) -> Result | VideoError:
-        """Return what a request gives, or the error that its function has raised.
+    def ask(
+        self,
+        request: bytes,
+        parse: Callable[[Any], Result],
+        shapes: Sequence[tuple[int, ...]],
+    ) -> Generator[tuple[int, np.ndarray], None, Result | VideoError]:
+        """Yield the frames of a request, each with the number of its view; return what it gives,
+        or the error that its function has raised.
 
         Raises:
             VideoError: the worker is of no use any more.
         """
         self.stderr_lines.clear()
-        answer = b""
         try:
             self.write(request)
-            while not answer.endswith(b"\n"):
-                part = self.read_some(MAX_ANSWER_BYTES)
-                if not part:
-                    raise self._crash()
-                answer = (answer + part).lstrip(b"\n")  # blank lines say that it goes on
-                if len(answer) > MAX_ANSWER_BYTES:
-                    raise ValueError("too long")
+            while True:
+                answer = json.loads(self._read_line())
+                if "frame" not in answer:
+                    break
+                number = int(answer["frame"])
+                yield number, self._read_frame(shapes[number], int(answer["bytes"]))
+            if self._unread:
+                raise ValueError("more than an answer")
             outcome = _parse_answer(answer, parse, self._memory_bytes)
         except BrokenPipeError:
             raise self._crash() from None
@@ -198,6 +251,36 @@ class _Worker(ChildProcess):
         if isinstance(outcome, MemoryLimitError):  # what it has left may be in pieces
             raise outcome
         return outcome
+
+    def _read_line(self) -> bytes:
+        """Return the next line that is not blank: those say that it goes on."""
+        line, self._unread = self._unread, b""
+        while b"\n" not in (line := line.lstrip(b"\n")):
+            if len(line) > MAX_ANSWER_BYTES:
+                raise ValueError("too long")
+            line += self._read_more(MAX_ANSWER_BYTES)
+        line, _, self._unread = line.partition(b"\n")
+        return line
+
+    def _read_frame(self, shape: tuple[int, ...], num_bytes: int) -> np.ndarray:
+        import numpy as np
+
+        frame = np.empty(shape, np.uint8)
+        if frame.nbytes != num_bytes:
+            raise ValueError("a frame of another size")
+        rest = frame.data.cast("B")
+        while rest:
+            part = self._unread or self._read_more(MAX_ANSWER_BYTES)
+            part, self._unread = part[: len(rest)], part[len(rest) :]
+            rest[: len(part)] = part
+            rest = rest[len(part) :]
+        return frame
+
+    def _read_more(self, max_bytes: int) -> bytes:
+        part = self.read_some(max_bytes)
+        if not part:
+            raise self._crash()
+        return part
 
     def _crash(self) -> VideoError:
         try:
@@ -212,9 +295,8 @@ class _Worker(ChildProcess):
 
 
 def _parse_answer(
-    line: bytes, parse: Callable[[Any], Result], memory_bytes: int | None
+    answer: Any, parse: Callable[[Any], Result], memory_bytes: int | None
 ) -> Result | VideoError:
-    answer = json.loads(line)
     if "lacks_memory" in answer:
         if memory_bytes is None:
             return MachineError("out of memory")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Callable, Iterator
+import math
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from videofeatures.errors import MachineError
+from videofeatures.extraction.batch_size import BatchSizeSearch, sizes_for
 from videofeatures.extraction.features import as_stored, norms_of
 from videofeatures.extraction.target_state import TargetState
 from videofeatures.extraction.timing import Timing
@@ -50,16 +53,43 @@ class _Batch:
 class Batcher:
     """Takes clips as they come, and gives their features to the states of their targets."""
 
-    def __init__(self, network: Network, batch_size: int, recipe: Recipe, timing: Timing):
-        """All that comes here is made by one recipe, with its network."""
-        self.batch_size = batch_size
+    def __init__(
+        self, network: Network, batch_sizes: Sequence[int], recipe: Recipe, timing: Timing
+    ):
+        """All that comes here is made by one recipe, with its network.
+
+        Args:
+            batch_sizes: to choose from for each shape, by the times of its first batches; the
+                first is a guess. Of a device that computes beside us, such times say nothing:
+                give one.
+        """
+        self._batch_sizes = list(batch_sizes)
+        self._searches: dict[tuple[int, ...], BatchSizeSearch] = {}
+        self._num_by_shape: Counter[tuple[int, ...]] = Counter()
         self._network = network
         self._recipe = recipe
         self._timing = timing
+        self._most: float = math.inf
         self._num_clips = 0
         self._has_warned = False
         self._waiting: dict[tuple[int, ...], _Batch] = {}
         self._submitted: deque[tuple[list[_Item], Callable[[], np.ndarray]]] = deque()
+
+    @property
+    def batch_size(self) -> int:
+        """The size found for the commonest shape; the guess, until one is found."""
+        for shape, _ in self._num_by_shape.most_common(1):
+            search = self._search(shape)
+            if search.is_settled:
+                return search.size
+        return self._batch_sizes[0]
+
+    def _search(self, shape: tuple[int, ...]) -> BatchSizeSearch:
+        search = self._searches.get(shape)
+        if search is None:
+            sizes = sizes_for(shape, self._batch_sizes)
+            search = self._searches[shape] = BatchSizeSearch(sizes)
+        return search
 
     def add(self, state: TargetState, number: int, pixels: np.ndarray) -> Iterator[TargetState]:
         """Take clip `number` of a target; yield the targets of which something was computed."""
@@ -67,14 +97,16 @@ class Batcher:
         batch = self._waiting.setdefault(shape, _Batch(self._num_clips))
         batch.items.append(_Item(state, number, pixels))
         self._num_clips += 1
-        if len(batch.items) >= self.batch_size:
+        self._num_by_shape[shape] += 1
+        if len(batch.items) >= self._search(shape).size:
             yield from self._run(shape)
         oldest = next(iter(self._waiting), None)  # a dict keeps the order of insertion
-        if oldest and self._is_overdue(self._waiting[oldest]):
+        if oldest and self._is_overdue(oldest):
             yield from self._run(oldest)
 
-    def _is_overdue(self, batch: _Batch) -> bool:
-        return self._num_clips - batch.number >= MAX_BATCHES_WAITING * self.batch_size
+    def _is_overdue(self, shape: tuple[int, ...]) -> bool:
+        num_clips_since = self._num_clips - self._waiting[shape].number
+        return num_clips_since >= MAX_BATCHES_WAITING * self._search(shape).size
 
     def flush(self) -> Iterator[TargetState]:
         """Compute all that holds the end of a video: call it when no clip is to be had."""
@@ -100,11 +132,16 @@ class Batcher:
 
     def _submit(self, items: list[_Item]) -> list[TargetState]:
         """Give clips to the network, in halves if they are too many; return what failed."""
+        if len(items) > self._most:  # they came before it was known
+            return self._submit_halves(items)
+        started = time.monotonic()
         try:
             wait = self._network.submit(np.stack([item.pixels for item in items]))
         except MemoryError as error:
             reason = str(error)
         else:
+            search = self._search(items[0].pixels.shape)
+            search.record(len(items), time.monotonic() - started)
             self._submitted.append((items, wait))
             return []
         if len(items) == 1:
@@ -119,8 +156,18 @@ class Batcher:
                 reason,
             )
             self._has_warned = True
-        self.batch_size = min(self.batch_size, half)
+        self._limit(half)
+        return self._submit_halves(items)
+
+    def _submit_halves(self, items: list[_Item]) -> list[TargetState]:
+        half = len(items) // 2
         return self._submit(items[:half]) + self._submit(items[half:])
+
+    def _limit(self, most: int) -> None:
+        self._most = most
+        self._batch_sizes = [size for size in self._batch_sizes if size <= most] or [most]
+        for search in self._searches.values():
+            search.limit(most)
 
     def _collect(self, *, max_submitted: int) -> list[TargetState]:
         """Take results until no more than `max_submitted` are awaited; return whose they are."""

@@ -9,6 +9,11 @@ that only one of many can. Nothing else depends on claims: each process writes a
 a temporary name of its own and renames it, so that a holder that resumes late computes a row
 twice, but corrupts no file.
 
+The claim of a feature file that is in a bucket stands in a folder that all processes share that
+have the same results: a bucket has neither an mtime that a holder can renew without writing, nor
+names that are cheap to make and remove. Others may compute such a row at the same time; which of
+them writes it is decided where it is written.
+
 `SoftFileLease` of filelock 4.2.11 was tried instead (79 lines). It takes a claim over by exchanging
 two names in one rename, which the NFS client of Linux refuses with EINVAL: with that answer
 simulated, it never took over the row of a killed process, not even on the same machine. It waited
@@ -30,8 +35,10 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from videofeatures.files import hidden_name, remove_temporary_files
+from videofeatures.urls import is_url
 
 CLAIM = re.compile(r"\.[0-9a-f]{16}\.\d+\.claim$")
 
@@ -43,12 +50,14 @@ may run a thread late."""
 class Claims:
     """Hold claims on rows. Use as a context manager: leaving it releases all of them."""
 
-    def __init__(self, timeout_seconds: float):
+    def __init__(self, timeout_seconds: float, folder: Path | None = None):
         """
         Args:
             timeout_seconds: time after which a claim that nobody touches is abandoned. Must be
                 the same in all processes that share rows.
+            folder: for claims on feature files that are URLs.
         """
+        self._folder = folder
         self._timeout_seconds = timeout_seconds
         self._held: dict[str, list[Path]] = {}
         # The modification time of a claim of another process, and when it was first seen, by our
@@ -75,8 +84,12 @@ class Claims:
             OSError: the claim cannot be written beside the feature file; none is left.
         """
         path = Path(feature_path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        claims = self.acquire(path.parent, hidden_name(path))
+        folder, prefix = path.parent, hidden_name(path)
+        if is_url(feature_path):
+            assert self._folder is not None  # who claims URLs names one
+            folder, prefix = self._folder, hidden_name(Path(quote(feature_path, safe="")))
+        folder.mkdir(parents=True, exist_ok=True)
+        claims = self.acquire(folder, prefix)
         if claims is None:
             return False
         with self._lock:
@@ -157,20 +170,26 @@ class Claims:
         return now - seen >= self._timeout_seconds
 
 
-def remove_abandoned_claims(feature_paths: Iterable[str]) -> None:
+def remove_abandoned_claims(feature_paths: Iterable[str], folder: Path | None = None) -> None:
     """Remove the claims that killed processes of this machine left beside feature files.
 
     A process that is killed after its row is done and before it releases it leaves a claim that
     nobody takes over. This lists whole folders: call it once a run.
+
+    Args:
+        folder: see `Claims`.
     """
     claims = Claims(math.inf)
-    for folder in {Path(path).parent for path in feature_paths}:
+    folders = {None if is_url(path) else Path(path).parent for path in feature_paths}
+    for parent in {folder if each is None else each for each in folders}:
+        if parent is None:
+            continue
         with contextlib.suppress(OSError):
-            with os.scandir(folder) as entries:
+            with os.scandir(parent) as entries:
                 names = [entry.name for entry in entries if CLAIM.match(entry.name)]
             for prefix in {name.rsplit(".", 2)[0] for name in names}:
                 # Only the holder of a row may remove its files.
-                for claim in claims.acquire(folder, prefix) or []:
+                for claim in claims.acquire(parent, prefix) or []:
                     claim.unlink()
 
 

@@ -10,16 +10,22 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, Protocol
 
-from videofeatures.decoding.clips import Decoding
-from videofeatures.decoding.decoder import Decoder
+from videofeatures.decoding.decoder import Decoder, StartAnew
+from videofeatures.decoding.decoding import Decoding
+from videofeatures.errors import VideoError
 from videofeatures.extraction.claims import Claims
-from videofeatures.extraction.events import Begun, Clip, Decoded, Ended, Event, Failed
+from videofeatures.extraction.events import Begun, Clip, Decoded, Ended, Event, Failed, Repeated
 from videofeatures.extraction.shared_queue import SharedQueue
 from videofeatures.extraction.shares import Shares
 from videofeatures.files import stat_or_none
+from videofeatures.listing import FileStat
 from videofeatures.networks.recipe import Recipe
+from videofeatures.planning.jobs import Video, group_by_video
 from videofeatures.planning.plan import Target
+from videofeatures.remote import RemoteStat
+from videofeatures.urls import is_url
 
 MAX_QUEUED_BYTES = 256 << 20
 """Pixels that may wait for the network: about 1,000 frames of resnet152, or 450 clips of
@@ -36,13 +42,49 @@ POLL_SECONDS = 1
 logger = logging.getLogger(__name__)
 
 
+class Brought(NamedTuple):
+    """A video from elsewhere, on a disk for a while.
+
+    Attributes:
+        path: of the file.
+        seen: what it is where it comes from.
+        release: is called once, when nobody needs the file any more.
+    """
+
+    path: str
+    seen: RemoteStat
+    release: Callable[[], None]
+
+
+class Taken(NamedTuple):
+    """What is to be made of one video, and is ours.
+
+    Attributes:
+        targets: of one source; none where all have failed.
+        failed: what cannot be ours, with the reason.
+        brought: the video, if it is not on a disk by itself.
+    """
+
+    targets: tuple[Target, ...]
+    failed: tuple[Failed, ...] = ()
+    brought: Brought | None = None
+
+
+class Targets(Protocol):
+    """What hands out a job's targets to threads."""
+
+    def take(self, stopped: threading.Event) -> Taken | None:
+        """Return what is ours of a video, or None if there is no more."""
+
+
 class SharedTargets:
-    """Hands out a job's targets, each once, while other processes may do some of them."""
+    """Hands out a job's targets, each once, while other processes may do some of them: those of one
+    video together."""
 
     def __init__(self, targets: Iterable[Target], claims: Claims):
-        self._targets = iter(targets)
+        self._videos = group_by_video(targets)
         self._claims = claims
-        self._later: list[Target] = []
+        self._later: list[Video] = []
         self._num_elsewhere = 0
         self._has_said_so = False
         self._lock = threading.Lock()
@@ -52,52 +94,58 @@ class SharedTargets:
         """Targets that others have done, by now."""
         return self._num_elsewhere
 
-    def take(self, stopped: threading.Event) -> Target | Failed | None:
-        """Return a target that is ours; one that cannot be, with the reason; None if there is
-        no more.
+    def take(self, stopped: threading.Event) -> Taken | None:
+        """Return what is ours of a video, or None if there is no more.
 
         Targets that others work on come last: they are waited for, and are ours if they are
         given up.
         """
         with self._lock:
-            for target in self._targets:
-                if self._is_done(target):
-                    continue
-                if taken := self._claim(target):
+            for video in self._videos:
+                taken, left = self._claim(video)
+                if left:
+                    self._later.append(left)
+                if taken is not None:
                     return taken
-                if not self._is_done(target):  # by now
-                    self._later.append(target)
             if self._later and not self._has_said_so:
                 self._has_said_so = True
-                logger.info("waiting for %d rows that others work on", len(self._later))
+                num_left = sum(map(len, self._later))
+                logger.info("waiting for %d rows that others work on", num_left)
             while self._later and not stopped.is_set():
-                for target in list(self._later):
-                    taken = None if (is_done := self._is_done(target)) else self._claim(target)
-                    if is_done or taken:
-                        self._later.remove(target)
-                    if taken:
+                for video in list(self._later):
+                    taken, left = self._claim(video)
+                    self._later.remove(video)
+                    if left:
+                        self._later.append(left)
+                    if taken is not None:
                         return taken
                 if self._later:
                     stopped.wait(POLL_SECONDS)
         return None
 
-    def _is_done(self, target: Target) -> bool:
-        if not target.is_done:
-            return False
-        self._num_elsewhere += 1
-        return True
-
-    def _claim(self, target: Target) -> Target | Failed | None:
-        """Claim a target that is not done; None if another process works on it."""
-        try:
-            if not self._claims.take(target.feature_path):
-                return None
-        except OSError as error:
-            return Failed(target, Decoded(), error)
-        if target.is_done:  # whoever asks again finds it so
-            self._claims.release(target.feature_path)
-            return None
-        return target
+    def _claim(self, video: Video) -> tuple[Taken | None, Video]:
+        """Claim what is not done of a video; return what is ours, and what others work on."""
+        targets, failed, left = [], [], []
+        for target in video:
+            # To look elsewhere takes longer than to claim.
+            if not is_url(target.feature_path) and target.is_done:
+                self._num_elsewhere += 1
+                continue
+            try:
+                if not self._claims.take(target.feature_path):
+                    left.append(target)
+                    continue
+                is_done = target.is_done  # by now
+            except (OSError, VideoError) as error:
+                failed.append(Failed(target, Decoded(), error))
+                continue
+            if is_done:
+                self._claims.release(target.feature_path)
+                self._num_elsewhere += 1
+            else:
+                targets.append(target)
+        taken = Taken(tuple(targets), tuple(failed)) if targets or failed else None
+        return taken, tuple(left)
 
 
 class _ThreadEnded:
@@ -113,7 +161,7 @@ class Decoders:
 
     def __init__(
         self,
-        targets: SharedTargets,
+        targets: Targets,
         recipes: Sequence[Recipe],
         decoder: Decoder,
         *,
@@ -172,6 +220,11 @@ class Decoders:
         """All has been said, and taken."""
         return not self._num_running and self._queue.is_empty
 
+    def end_processes(self) -> None:
+        """End the decoder's processes, once no thread decodes any more: the kernel counts what they
+        took when they have ended."""
+        self._decoder.close()
+
     def get(self, *, timeout_seconds: float = 0) -> Event | None:
         """Return what was said next, or None if nothing is, in time."""
         deadline = time.monotonic() + timeout_seconds
@@ -196,58 +249,98 @@ class Decoders:
                 taken = self._targets.take(self._stopped)
                 if taken is None:
                     break
-                self._say(taken if isinstance(taken, Failed) else self._decode(taken))
+                ends = self._decode(taken.targets, taken.brought) if taken.targets else []
+                for event in (*taken.failed, *ends):
+                    self._say(event)
             self._say(_ThreadEnded())
         except Exception as error:  # nobody must wait for a thread that is gone
             self._say(error)
 
-    def _decode(self, target: Target) -> Ended | Failed:
-        """Say that a target begins, and its clips; return its end."""
-        file = stat_or_none(target.source.path)  # if there is none, probing says what is wrong
-        begun = Begun(target, file and file.st_size, file and file.st_mtime_ns)
-        self._begin(begun)
-        self._say(begun)
+    def _decode(
+        self, targets: Sequence[Target], brought: Brought | None = None
+    ) -> list[Ended | Failed]:
+        """Say that the targets of a video begin, and their clips; return their ends."""
+        source = targets[0].source
+        file: FileStat | None
+        if brought is None:
+            file = stat_or_none(source.path)  # if there is none, probing says what is wrong
+        else:
+            source, file = source._replace(path=brought.path), brought.seen
+        for target in targets:
+            begun = Begun(
+                target,
+                file and file.st_size,
+                file and file.st_mtime_ns,
+                brought.seen.etag if brought else "",
+            )
+            self._begin(begun)
+            self._say(begun)
         decoding = Decoding(
             self._decoder,
-            target.source,
-            self._recipes[target.recipe].view,
+            source,
+            *(self._recipes[target.recipe].view for target in targets),
             truncated=self._truncated,
             damaged=self._damaged,
-            num_threads=self._num_threads_of(target),
+            num_threads=self._num_threads_of(targets),
         )
-        clips = decoding.clips()
         error: Exception | None = None
+        has_repeated = False
         seconds = 0.0
+        unwanted: set[int] = set()  # their features are given up
+        clips = decoding.clips_of_views()
         try:
-            while True:
+            while len(unwanted) < len(targets):
                 started = time.monotonic()
                 try:
-                    pixels = next(clips, None)
+                    clip = next(clips, None)
+                except StartAnew:
+                    if has_repeated:
+                        raise
+                    has_repeated = True
+                    clips = decoding.clips_of_views()
+                    for target in targets:
+                        self._say(Repeated(target))
+                    continue
                 finally:
                     seconds += time.monotonic() - started
-                if pixels is None:
+                if clip is None:
                     break
-                if not self._say(Clip(target, decoding.num_clips - 1, pixels, decoding.share)):
-                    break
-        except Exception as caught:  # whatever it is, it costs one row only
+                number, pixels = clip
+                if number in unwanted:
+                    continue
+                place = decoding.views[number].num_clips - 1
+                if not self._say(Clip(targets[number], place, pixels, decoding.share)):
+                    unwanted.add(number)
+        except Exception as caught:  # whatever it is, it costs one video only
             error = caught
         finally:
             clips.close()  # ends ffmpeg
-            self._shares.end(target)
-        decoded = Decoded(
-            decoding.metadata,
-            decoding.num_frames,
-            decoding.num_clips,
-            tuple(decoding.messages),
-            decoding.warning,
-            decoding.damage.share,
-            seconds,
-            decoding.times,
-        )
-        return Failed(target, decoded, error) if error else Ended(target, decoded)
+            if brought is not None:
+                brought.release()
+            for target in targets:
+                self._shares.end(target)
+        ends: list[Ended | Failed] = []
+        for target, view in zip(targets, decoding.views, strict=True):
+            decoded = Decoded(
+                decoding.metadata,
+                view.num_frames,
+                view.num_clips,
+                tuple(view.told.messages),
+                view.warning,
+                view.told.damage.share,
+                seconds / len(targets),
+                view.times,
+                len(targets),
+                view.told.damage.decoded_on,
+                view.told.damage.fallback,
+                decoding.is_repeated,
+            )
+            why = error or view.error
+            ends.append(Failed(target, decoded, why) if why else Ended(target, decoded))
+        return ends
 
-    def _num_threads_of(self, target: Target) -> int:
-        part = round(self._num_threads * self._shares.of(target))
+    def _num_threads_of(self, targets: Iterable[Target]) -> int:
+        part = round(self._num_threads * sum(map(self._shares.of, targets)))
         return max(self._num_threads_each, part)
 
     def _say(self, event: Event | _ThreadEnded | Exception) -> bool:

@@ -21,6 +21,9 @@ class Decoded(NamedTuple):
         damaged_share: part of its frames that are damaged; None if it is not known.
         seconds: that decoding took.
         times: of the rows of its feature file; None if it was not decoded to the end.
+        num_together: targets that this decoding was for, and share its time.
+        decoded_on, fallback: see `Damage`.
+        is_repeated: it was decoded once more, with nothing left out, for its damage.
     """
 
     metadata: VideoMetadata | None = None
@@ -31,6 +34,10 @@ class Decoded(NamedTuple):
     damaged_share: float | None = None
     seconds: float = 0.0
     times: RowTimes | None = None
+    num_together: int = 1
+    decoded_on: str = ""
+    fallback: str = ""
+    is_repeated: bool = False
 
 
 class Begun(NamedTuple):
@@ -38,11 +45,13 @@ class Begun(NamedTuple):
 
     Attributes:
         video_size, video_mtime_ns: of the file; None if it cannot be seen.
+        video_etag: of one that is not on a disk.
     """
 
     target: Target
     video_size: int | None
     video_mtime_ns: int | None
+    video_etag: str = ""
 
 
 class Clip(NamedTuple):
@@ -60,6 +69,12 @@ class Clip(NamedTuple):
     share: float = 0.0
 
 
+class Repeated(NamedTuple):
+    """The clips of a target that were said do not count: all of them come again."""
+
+    target: Target
+
+
 class Ended(NamedTuple):
     """A target's video gives no more clips."""
 
@@ -75,4 +90,4 @@ class Failed(NamedTuple):
     error: Exception
 
 
-Event = Begun | Clip | Ended | Failed
+Event = Begun | Clip | Repeated | Ended | Failed

@@ -19,23 +19,31 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from videofeatures import __version__
+from videofeatures.decoding.decoder import Decoder
 from videofeatures.decoding.ffmpeg_decoder import FfmpegDecoder
-from videofeatures.errors import UserError
+from videofeatures.decoding.hwaccel import Accelerator, check_hwaccel, find_hwaccel
+from videofeatures.errors import UserError, describe_os_error
 from videofeatures.extraction.batching import Batcher
 from videofeatures.extraction.claims import Claims
-from videofeatures.extraction.decoders import Decoders, SharedTargets
-from videofeatures.extraction.events import Begun, Clip, Event, Failed
+from videofeatures.extraction.decoders import Decoders, SharedTargets, Targets
+from videofeatures.extraction.events import Begun, Clip, Event, Failed, Repeated
+from videofeatures.extraction.fetching import Fetcher, count_uses, files_below, needs_fetching
+from videofeatures.extraction.scratch import open_scratch
 from videofeatures.extraction.shares import Shares
+from videofeatures.extraction.split import split_decoders
 from videofeatures.extraction.target_state import TargetState
 from videofeatures.extraction.timing import Timing
-from videofeatures.extraction.writer import Writer
+from videofeatures.extraction.uploads import Uploads
+from videofeatures.extraction.writer import Outcome, Upload, Writer
+from videofeatures.listing import look_at_all
 from videofeatures.monitoring.progress import Display, Progress
 from videofeatures.networks.devices import Device, find_devices, hold_device
 from videofeatures.networks.recipe import Recipe
-from videofeatures.planning.jobs import Job
+from videofeatures.planning.jobs import Job, plan_folder
 from videofeatures.records import (
     DeviceLine,
     ElsewhereLine,
@@ -44,11 +52,11 @@ from videofeatures.records import (
     Recorder,
     WorkingLine,
 )
+from videofeatures.settings import Settings
 
 if TYPE_CHECKING:
     from videofeatures.networks.network import Network
 
-MAX_DECODERS = 16
 WAIT_SECONDS = 1
 """For an event, before a look at what others have done meanwhile."""
 
@@ -75,16 +83,16 @@ def run_job(job: Job, *, num_threads: int, display: Display | None = None) -> in
     Raises:
         UserError: the weights do not fit the backbone, or a disk is full.
     """
-    num_left = sum(not target.is_done for target in job.targets)
+    look = look_at_all(target.feature_path for target in job.targets)
+    num_left = sum(not target.is_done_by(look) for target in job.targets)
     if not num_left:
         logger.info(DONE_BY_OTHERS, len(job.targets))
         return 0
+    num_videos = min(num_left, job.num_videos)
     timing = Timing()
     settings = job.settings
-    num_decoders = min(settings.decoders or min(num_threads, MAX_DECODERS), num_left)
     stopped = threading.Event()
-    decoder = FfmpegDecoder(settings, stopped=stopped)
-    claims = Claims(settings.claim_timeout_seconds)
+    claims = Claims(settings.claim_timeout_seconds, plan_folder(job.results))
     targets = SharedTargets(job.targets, claims)
     shares = Shares(job.targets)
     devices = [] if settings.device == "cpu" else find_devices()
@@ -93,16 +101,27 @@ def run_job(job: Job, *, num_threads: int, display: Display | None = None) -> in
         hold_device(devices) as held,
         ThreadPoolExecutor(1) as background,
         claims,
-        decoder,
+        _open_decoder(settings, held, num_threads, num_videos, stopped) as (decoder, num_decoders),
         Recorder(job.results, job.name) as recorder,
+        contextlib.ExitStack() as stack,
     ):
+        scratch = None
+        if needs_fetching(job.targets):
+            scratch = stack.enter_context(_open_scratch(settings))
         ffmpeg = background.submit(decoder.version)
         made_with = [_describe_process(job, recipe) for recipe in job.recipes]
         for line in made_with:
             recorder.write(line)
-        writer = Writer(job.recipes, made_with, recorder)
+        uploads: Uploads[Upload] | None = None
+        on_disk: Targets = targets
+        if scratch is not None:
+            uploads = stack.enter_context(Uploads(scratch))
+            files = files_below(scratch, settings, count_uses(job.targets), stopped)
+            fetcher = Fetcher(targets, files, num_ahead=num_decoders, stopped=stopped)
+            on_disk = stack.enter_context(fetcher)
+        writer = Writer(job.recipes, made_with, recorder, uploads)
         decoders = Decoders(
-            targets,
+            on_disk,
             job.recipes,
             decoder,
             num_decoders=num_decoders,
@@ -129,6 +148,59 @@ def run_job(job: Job, *, num_threads: int, display: Display | None = None) -> in
                 display or Display(logger.info),
             )
             return run.run()
+
+
+@contextlib.contextmanager
+def _open_scratch(settings: Settings) -> Iterator[Path]:
+    """Make a folder for what is on its way to or from a bucket.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = stack.enter_context(open_scratch(settings.scratch))
+        except OSError as error:
+            raise UserError(
+                f"{describe_os_error(error)}: nothing can be brought there. Name another folder "
+                "with `scratch`"
+            ) from None
+        yield folder
+
+
+@contextlib.contextmanager
+def _open_decoder(
+    settings: Settings,
+    held: Device | None,
+    num_threads: int,
+    num_videos: int,
+    stopped: threading.Event,
+) -> Iterator[tuple[Decoder, int]]:
+    """Open the decoder; yield it, and how many videos it decodes at a time.
+
+    Raises:
+        UserError: a device is to decode that cannot.
+    """
+    kind: str = settings.hwaccel
+    index = held.index if held else None
+    if kind == "auto":
+        kind = find_hwaccel(stopped)
+    elif kind != "none":
+        check_hwaccel(kind, index)
+    split = split_decoders(
+        settings, has_device=kind != "none", num_threads=num_threads, num_videos=num_videos
+    )
+    if split.num_on_device:
+        logger.info("%s decodes up to %d videos at a time, of %d", kind, *reversed(split))
+    accelerator = Accelerator(
+        kind,
+        index=index,
+        num_videos=split.num_on_device,
+        is_shared=settings.hwaccel == "auto",
+        stopped=stopped,
+    )
+    with FfmpegDecoder(settings, stopped=stopped, accelerator=accelerator) as decoder:
+        yield decoder, split.num_decoders
 
 
 @contextlib.contextmanager
@@ -164,16 +236,17 @@ class _Extraction:
         self._recorder = recorder
         self._claims = claims
         self._display = display
-        self._progress = Progress(len(job.targets))
+        self._progress = Progress(len(job.targets), unit=job.progress_unit)
         self._shares = shares
         self._progress.total_bytes = shares.num_bytes
         self._next_look = 0.0
         self._timing = timing
         self._batchers = [
-            Batcher(network, network.batch_size, recipe, self._timing)
+            Batcher(network, network.batch_sizes, recipe, self._timing)
             for recipe, network in zip(job.recipes, networks, strict=True)
         ]
         self._states: dict[str, TargetState] = {}
+        self._num_written_by_others = 0
 
     def run(self) -> int:
         """Do all targets; return how many failed."""
@@ -182,12 +255,15 @@ class _Extraction:
             if event is None and not self._finish(self._flush()):
                 with self._timing.idle():
                     event = self._decoders.get(timeout_seconds=WAIT_SECONDS)
+            self._take_uploaded()
             self._count_elsewhere()
             if event is not None:
                 self._finish(self._take(event))
             self._tell_shares()
             self._display.update(self._progress)
         self._finish(self._flush())
+        self._take_uploaded(all_of_them=True)
+        self._decoders.end_processes()
         progress, timing = self._progress, self._timing
         timing.video_seconds = progress.video_seconds
         end = EndLine(
@@ -200,6 +276,12 @@ class _Extraction:
         self._display.clear()
         if progress.num_elsewhere:
             logger.info(DONE_BY_OTHERS, progress.num_elsewhere)
+        if progress.num_fallbacks:
+            logger.warning(
+                "%d videos were decoded on the CPU, not on the device: the column `fallback` of "
+                "the manifest says why",
+                progress.num_fallbacks,
+            )
         logger.info("%s", timing)
         return progress.num_failed
 
@@ -213,8 +295,11 @@ class _Extraction:
         elif isinstance(event, Clip):
             state.share = event.share
             yield from self._batchers[event.target.recipe].add(state, event.number, event.pixels)
+        elif isinstance(event, Repeated):
+            self._states[event.target.feature_path] = state.anew()
         else:
             state.decoded = event.decoded
+            self._timing.num_repeated += event.decoded.is_repeated
             if isinstance(event, Failed):
                 state.error = state.error or event.error
             yield state
@@ -229,22 +314,39 @@ class _Extraction:
         for state in states:
             is_any = True
             target = state.target
+            if self._states.get(target.feature_path) is not state:  # written, or begun anew
+                continue
             if state.error is not None and state.decoded is None:
                 self._decoders.give_up(target)
-            if not state.is_complete or target.feature_path not in self._states:
+            if not state.is_complete:
                 continue
             del self._states[target.feature_path]
-            if self._writer.finish(state):
-                self._progress.add(
-                    done=1,
-                    complained=int(state.has_complaints),
-                    video_seconds=state.video_seconds,
-                    num_bytes=self._shares.num_bytes_of(target),
-                )
-            else:
-                self._progress.add(failed=1, num_bytes=self._shares.num_bytes_of(target))
-            self._claims.release(target.feature_path)
+            self._conclude(state, self._writer.finish(state))
         return is_any
+
+    def _take_uploaded(self, *, all_of_them: bool = False) -> None:
+        for state, outcome in self._writer.take_uploaded(all_of_them=all_of_them):
+            self._conclude(state, outcome)
+
+    def _conclude(self, state: TargetState, outcome: Outcome) -> None:
+        """Count a target, and release its claim, when nothing of it is on its way."""
+        if outcome is Outcome.UPLOADING:
+            return
+        num_bytes = self._shares.num_bytes_of(state.target)
+        if outcome is Outcome.ELSEWHERE:
+            self._num_written_by_others += 1
+            self._progress.add(elsewhere=1)  # its record tells of it
+        elif outcome is Outcome.DONE:
+            self._progress.add(
+                done=1,
+                complained=int(state.has_complaints),
+                fell_back=int(state.fell_back),
+                video_seconds=state.video_seconds,
+                num_bytes=num_bytes,
+            )
+        else:
+            self._progress.add(failed=1, num_bytes=num_bytes)
+        self._claims.release(state.target.feature_path)
 
     def _tell_shares(self) -> None:
         """Tell how far the videos in work are; in the records, at growing intervals."""
@@ -271,7 +373,8 @@ class _Extraction:
                 self._recorder.write(line)
 
     def _count_elsewhere(self) -> None:
-        num_new = self._targets.num_elsewhere - self._progress.num_elsewhere
+        num_new = self._targets.num_elsewhere + self._num_written_by_others
+        num_new -= self._progress.num_elsewhere
         if num_new:
             line: ElsewhereLine = {"time": time.time(), "status": "elsewhere", "num_rows": num_new}
             self._recorder.write(line)

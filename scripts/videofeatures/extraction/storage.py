@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import zipfile
 from collections.abc import Callable, Sequence
 from io import BufferedRandom
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from videofeatures.decoding.times import RowTimes
 from videofeatures.files import replace_file
+from videofeatures.remote import open_file
 
 
 def write_features(
@@ -32,19 +35,62 @@ def write_features(
         times: when each row is of.
         provenance: what made the features, as JSON can hold it.
         before: see `replace_file`.
+
+    Raises:
+        OSError: it cannot be written.
     """
+    with replace_file(path, before=before) as file:
+        _write(file, str(path), features, times, provenance)
+
+
+def prepare_object(
+    folder: Path,
+    url: str,
+    features: np.ndarray,
+    times: RowTimes,
+    provenance: dict[str, Any],
+    *,
+    before: Callable[[BufferedRandom], None],
+) -> Path:
+    """Write the content of an object, whose URL ends as `write_features` has it, to a new file, for
+    one upload; return its path.
+
+    Args:
+        before: takes the file when it is complete.
+
+    Raises:
+        OSError: it cannot be written; nothing is left.
+    """
+    path = folder / f"{secrets.token_hex(8)}.part"
+    try:
+        with open(path, "x+b") as file:
+            _write(file, url, features, times, provenance)
+            file.flush()
+            before(file)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return path
+
+
+def _write(
+    file: BufferedRandom,
+    path: str,
+    features: np.ndarray,
+    times: RowTimes,
+    provenance: dict[str, Any],
+) -> None:
     if len(features) != len(times.timestamps):
         raise ValueError(f"{len(features)} features and {len(times.timestamps)} timestamps")
-    with replace_file(path, before=before) as file:
-        if str(path).endswith(".npz"):
-            np.savez(
-                file,
-                features=features,
-                **times._asdict(),
-                provenance=np.array(json.dumps(provenance)),
-            )
-        else:
-            np.save(_OnlyWrites(file), features, allow_pickle=False)
+    if path.endswith(".npz"):
+        np.savez(
+            file,
+            features=features,
+            **times._asdict(),
+            provenance=np.array(json.dumps(provenance)),
+        )
+    else:
+        np.save(_OnlyWrites(file), features, allow_pickle=False)
 
 
 def read_features(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray | None]:
@@ -53,6 +99,7 @@ def read_features(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray | Non
     Raises:
         OSError: there is no such file, or it cannot be read.
         ValueError: it is not one of ours, or is not whole.
+        VideoError: it is in a bucket, and cannot be read.
     """
     features, times = _read(path, ("timestamps",))
     return features, times[0] if times else None
@@ -73,11 +120,12 @@ def _read(
 ) -> tuple[np.ndarray, list[np.ndarray] | None]:
     """Return the features, and the arrays of these names; None of an `.npy`."""
     try:
-        file = np.load(path, allow_pickle=False)
-        if isinstance(file, np.ndarray):
-            return file, None
-        with file:
-            return file["features"], [file[name] for name in names]
+        with open_file(str(path)) as content:
+            file = np.load(content, allow_pickle=False)
+            if isinstance(file, np.ndarray):
+                return file, None
+            with file:
+                return file["features"], [file[name] for name in names]
     except (EOFError, KeyError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: is not a feature file: {error}") from None
 

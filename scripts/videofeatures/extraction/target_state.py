@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -41,6 +41,13 @@ class TargetState:
         self.features.put(index, feature)
         self.norm_sum += norm
 
+    def anew(self) -> TargetState:
+        """Return the state of a target of which all clips come again.
+
+        What this one has been promised may still come, and is nobody's.
+        """
+        return replace(self, norm_sum=0.0, features=GrowingArray())
+
     @property
     def is_complete(self) -> bool:
         """Nothing more will come of it."""
@@ -56,7 +63,15 @@ class TargetState:
         )
 
     @property
+    def fell_back(self) -> bool:
+        """Whether it was decoded on the CPU, though a device was asked for."""
+        return self.decoded is not None and bool(self.decoded.fallback)
+
+    @property
     def video_seconds(self) -> float:
-        """Length of its source, as the video's header says; 0 if it does not."""
-        metadata = self.decoded.metadata if self.decoded else None
-        return (metadata and self.target.source.seconds_of(metadata.duration_seconds)) or 0
+        """Its part of the length of its source, which other targets may have, too, as the video's
+        header says; 0 if it does not."""
+        if self.decoded is None or self.decoded.metadata is None:
+            return 0
+        seconds = self.target.source.seconds_of(self.decoded.metadata.duration_seconds)
+        return (seconds or 0) / self.decoded.num_together

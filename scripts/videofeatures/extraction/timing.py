@@ -26,6 +26,7 @@ class Timing:
         idle_seconds: that the network waited for decoders, after the first batch.
         num_clips: frames or clips that went through the network.
         video_seconds: length of the videos that are done, as their headers say.
+        num_repeated: videos that were decoded once more, with nothing left out, for their damage.
     """
 
     def __init__(self) -> None:
@@ -35,6 +36,7 @@ class Timing:
         self.idle_seconds = 0.0
         self.num_clips = 0
         self.video_seconds = 0.0
+        self.num_repeated = 0
         self._startup_cpu_seconds = 0.0
 
     @contextmanager
@@ -59,7 +61,7 @@ class Timing:
         """Return all figures, for the records.
 
         Beside the attributes: `seconds` in all; `startup_seconds`, until the first batch;
-        `decode_cpu_seconds` of all ffmpeg processes; `compute_cpu_seconds` of this process
+        `decode_cpu_seconds` of all processes that decode; `compute_cpu_seconds` of this process
         from the first batch on, all threads; `peak_memory_mb` of this process.
         """
         now = time.time()
@@ -70,6 +72,7 @@ class Timing:
             "started_time": self.started_time,
             "first_batch_time": self.first_batch_time,
             "num_clips": self.num_clips,
+            "num_repeated": self.num_repeated,
             "seconds": round(now - self.started_time, 3),
             "startup_seconds": round(startup_seconds, 3),
             "compute_seconds": round(self.compute_seconds, 3),
@@ -84,9 +87,10 @@ class Timing:
         figures = self.summary()
         rate = self.video_seconds / max(figures["seconds"], 1e-3)
         limit = "the network" if self.compute_seconds > self.idle_seconds else "decoding"
+        repeated = f"; {self.num_repeated} damaged ones decoded twice" if self.num_repeated else ""
         return (
             f"{self.video_seconds:.0f} s of video in {figures['seconds']:.1f} s, {rate:.1f} times "
             f"as fast as it plays: start-up {figures['startup_seconds']:.1f} s, network "
             f"{self.compute_seconds:.1f} s, waiting for frames {self.idle_seconds:.1f} s; the "
-            f"limit is {limit}"
+            f"limit is {limit}{repeated}"
         )

@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import logging
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from enum import Enum, auto
+from functools import partial
+from io import BufferedRandom
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,8 +17,9 @@ from videofeatures.decoding.decoder import VideoMetadata
 from videofeatures.errors import MachineError, UserError, VideoError
 from videofeatures.extraction.events import Begun, Decoded
 from videofeatures.extraction.features import pool_features
-from videofeatures.extraction.storage import write_features
+from videofeatures.extraction.storage import prepare_object, write_features
 from videofeatures.extraction.target_state import TargetState
+from videofeatures.extraction.uploads import Uploads
 from videofeatures.files import hash_content
 from videofeatures.networks.recipe import Recipe
 from videofeatures.records import (
@@ -26,21 +30,53 @@ from videofeatures.records import (
     RowLine,
     RowStatus,
 )
+from videofeatures.remote import ObjectExists
+from videofeatures.urls import is_url
 
 logger = logging.getLogger(__name__)
+
+
+class Outcome(Enum):
+    """What has become of a target."""
+
+    DONE = auto()
+    FAILED = auto()
+    ELSEWHERE = auto()
+    """Others have written it meanwhile."""
+    UPLOADING = auto()
+    """It is on its way: `Writer.take_uploaded` says how that ends."""
+
+
+class Upload(NamedTuple):
+    """A target whose features are on their way.
+
+    Attributes:
+        seconds: that it took until then.
+        shape: of the features.
+    """
+
+    state: TargetState
+    seconds: float
+    shape: tuple[int, ...]
 
 
 class Writer:
     """Records a target's beginning and end, and writes its file in between."""
 
     def __init__(
-        self, recipes: Sequence[Recipe], made_with: Sequence[ProcessLine], recorder: Recorder
+        self,
+        recipes: Sequence[Recipe],
+        made_with: Sequence[ProcessLine],
+        recorder: Recorder,
+        uploads: Uploads[Upload] | None = None,
     ):
         """
         Args:
             recipes: that the targets name.
             made_with: what the process works with, for each recipe.
+            uploads: for feature files in buckets.
         """
+        self._uploads = uploads
         self._recipes = recipes
         self._made_with = made_with
         self._recorder = recorder
@@ -57,18 +93,35 @@ class Writer:
         self._recorder.write(device)
         self._device = device
 
-    def finish(self, state: TargetState) -> bool:
-        """Write a complete target's file, or record why there is no new one. True if written.
+    def finish(self, state: TargetState) -> Outcome:
+        """Write a complete target's file, or record why there is no new one.
 
         Raises:
             UserError: a disk is full: there is no use in going on.
         """
-        target = state.target
         seconds = time.monotonic() - state.started
+        return self._try(state, seconds, partial(self._write, state, seconds))
+
+    def take_uploaded(self, *, all_of_them: bool = False) -> Iterator[tuple[TargetState, Outcome]]:
+        """Yield targets whose features are not on their way any more, and what became of them.
+
+        Args:
+            all_of_them: wait for them.
+
+        Raises:
+            UserError: as `finish`.
+        """
+        if self._uploads is None:
+            return
+        for upload, error in self._uploads.take(all_of_them=all_of_them):
+            end = partial(self._end_upload, upload, error)
+            yield upload.state, self._try(upload.state, upload.seconds, end)
+
+    def _try(self, state: TargetState, seconds: float, work: Callable[[], Outcome]) -> Outcome:
+        """Return what comes of a step, and record why a target has failed in it."""
+        target = state.target
         try:
-            if state.error is not None:
-                raise state.error
-            num_features, feature_dim = self._write(state, seconds)
+            return work()
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise UserError(
@@ -77,30 +130,53 @@ class Writer:
                 ) from None
             reason = f"{target.feature_path}: {error.strerror or error}"
             self._record_failure(state, MachineError(reason), seconds)
-            return False
+        except ObjectExists:
+            self._recorder.write(
+                {
+                    "time": time.time(),
+                    "status": "elsewhere",
+                    "num_rows": 1,
+                    "feature_path": target.feature_path,
+                }
+            )
+            logger.info("        %s: was written by others meanwhile", target.source)
+            return Outcome.ELSEWHERE
         except VideoError as error:
             self._record_failure(state, error, seconds)
-            return False
         except UserError:  # the records cannot be written
             raise
         except MemoryError as error:
             self._record_failure(state, MachineError(f"out of memory: {error}"), seconds)
-            return False
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             self._record_failure(state, VideoError(reason), seconds)
             logger.exception("unexpected error in %s", target.source)
-            return False
-        source, decoded = target.source, _decoded(state)
-        logger.info("done    %s: %d x %d in %.1f s", source, num_features, feature_dim, seconds)
+        return Outcome.FAILED
+
+    def _end_upload(self, upload: Upload, error: Exception | None) -> Outcome:
+        if error is not None:
+            raise error
+        feature_path = upload.state.target.feature_path
+        self._recorder.write(
+            {"time": time.time(), "status": "placed", "feature_path": feature_path}
+        )
+        return self._say_done(*upload)
+
+    def _say_done(self, state: TargetState, seconds: float, shape: tuple[int, ...]) -> Outcome:
+        source, decoded = state.target.source, _decoded(state)
+        logger.info("done    %s: %d x %d in %.1f s", source, shape[0], shape[-1], seconds)
         if decoded.warning:
             logger.warning("  but   %s: %s", source, decoded.warning)
         elif decoded.messages:
             logger.warning("  but   %s: ffmpeg says: %s", source, decoded.messages[0])
-        return True
+        if decoded.fallback:
+            logger.warning("  but   %s: decoded on the CPU: %s", source, decoded.fallback)
+        return Outcome.DONE
 
-    def _write(self, state: TargetState, seconds: float) -> tuple[int, int]:
+    def _write(self, state: TargetState, seconds: float) -> Outcome:
         """Write the file, and say that it is done just before it is: see `records`."""
+        if state.error is not None:
+            raise state.error
         recipe, decoded = self._recipes[state.target.recipe], _decoded(state)
         features = state.features.take(decoded.num_clips)
         assert decoded.times is not None  # it was decoded to the end
@@ -110,12 +186,12 @@ class Writer:
             times = times.whole()
         _check_finite(features, recipe)
 
-        def record(file_hash: str) -> None:
+        def record(file: BufferedRandom) -> None:
             line = self._line("done", _begun(state)) | _facts(state)
             self._recorder.write(
                 line
                 | RowFacts(
-                    file_hash=file_hash,
+                    file_hash=hash_content(file),
                     num_features=features.shape[0],
                     feature_dim=features.shape[-1],
                     mean_norm=round(mean_norm, 6),
@@ -127,14 +203,15 @@ class Writer:
                 )
             )
 
-        write_features(
-            state.target.feature_path,
-            features,
-            times,
-            self._provenance(state),
-            before=lambda file: record(hash_content(file)),
-        )
-        return features.shape[0], features.shape[-1]
+        path, content = state.target.feature_path, (features, times, self._provenance(state))
+        if not is_url(path):
+            write_features(path, *content, before=record)
+            return self._say_done(state, seconds, features.shape)
+        assert self._uploads is not None  # who writes URLs names them
+        file = prepare_object(self._uploads.folder, path, *content, before=record)
+        upload = Upload(state, seconds, features.shape)
+        self._uploads.start(upload, file, path, state.target.replaces)
+        return Outcome.UPLOADING
 
     def _record_failure(self, state: TargetState, error: VideoError, seconds: float) -> None:
         metadata = state.decoded.metadata if state.decoded else None
@@ -149,6 +226,7 @@ class Writer:
                 duration_seconds=_duration_seconds(state, metadata) if metadata else None,
                 seconds=round(seconds, 3),
             )
+            | (_device_facts(state.decoded) if state.decoded else {})
         )
         logger.error("FAILED  %s: %s", state.target.source, error.reason)
 
@@ -159,12 +237,14 @@ class Writer:
             time=time.time(),
             status=status,
             feature_path=target.feature_path,
-            video_path=target.source.path,
+            video_path=target.source.shown_path,
             video_size=begun.video_size,
             video_mtime_ns=begun.video_mtime_ns,
             digest=made_with["digest"],
             weights=made_with.get("weights"),
         )
+        if begun.video_etag:
+            line["video_etag"] = begun.video_etag
         start, end = target.source.part
         if start is not None:
             line["start_seconds"] = start
@@ -203,7 +283,7 @@ def _facts(state: TargetState) -> RowFacts:
     decoded = _decoded(state)
     metadata = decoded.metadata
     assert metadata is not None
-    return RowFacts(
+    facts = RowFacts(
         num_frames=decoded.num_frames,
         damaged_share=decoded.damaged_share,
         duration_seconds=_duration_seconds(state, metadata),
@@ -212,6 +292,19 @@ def _facts(state: TargetState) -> RowFacts:
         height=metadata.height,
         codec=metadata.codec,
     )
+    if decoded.num_together > 1:
+        facts["num_together"] = decoded.num_together
+    return facts | _device_facts(decoded)
+
+
+def _device_facts(decoded: Decoded) -> RowFacts:
+    """Return what decoded a source, where a device was asked for, as records have it."""
+    facts = RowFacts()
+    if decoded.decoded_on:
+        facts["decoded_on"] = decoded.decoded_on
+    if decoded.fallback:
+        facts["fallback"] = decoded.fallback
+    return facts
 
 
 def _check_finite(features: np.ndarray, recipe: Recipe) -> None:

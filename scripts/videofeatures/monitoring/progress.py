@@ -41,9 +41,10 @@ class Progress:
     """Count the rows of a run as they end, and measure rates.
 
     Attributes:
-        num_rows: number of rows to do.
+        num_rows: number of rows to do, or of feature files, where a row has several.
         num_done, num_failed: rows that ended in this run.
         num_complained: of those done, the ones of whose videos the decoder has complained.
+        num_fallbacks: of those done, the ones that the CPU decoded, though a device was asked for.
         num_elsewhere: rows that other runs did meanwhile. They count as ended, but not in rates.
         video_seconds: total length of the videos that are done, according to their headers.
         num_bytes: total size of the videos that have ended.
@@ -52,11 +53,23 @@ class Progress:
             as nothing else is known of a video before it is opened: a row may be hours of video.
     """
 
-    def __init__(self, num_rows: int, *, clock: Callable[[], float] = time.monotonic):
+    def __init__(
+        self,
+        num_rows: int,
+        *,
+        unit: str = "videos",
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        """
+        Args:
+            unit: what they are to people.
+        """
         self.num_rows = num_rows
+        self._unit = unit
         self.num_done = 0
         self.num_failed = 0
         self.num_complained = 0
+        self.num_fallbacks = 0
         self.num_elsewhere = 0
         self.video_seconds = 0.0
         self.num_bytes = 0.0
@@ -82,6 +95,7 @@ class Progress:
         *,
         done: int = 0,
         complained: int = 0,
+        fell_back: int = 0,
         failed: int = 0,
         elsewhere: int = 0,
         video_seconds: float = 0,
@@ -90,6 +104,7 @@ class Progress:
         """Add rows that have ended, the length of the videos that are done, and their size."""
         self.num_done += done
         self.num_complained += complained
+        self.num_fallbacks += fell_back
         self.num_failed += failed
         self.num_elsewhere += elsewhere
         self.video_seconds += video_seconds
@@ -138,27 +153,30 @@ class Progress:
     def __str__(self) -> str:
         share = self.num_ended / max(self.num_rows, 1)
         parts = [
-            f"{self.num_ended:,} of {self.num_rows:,} videos ({math.floor(100 * share)} %)",
+            f"{self.num_ended:,} of {self.num_rows:,} {self._unit} ({math.floor(100 * share)} %)",
             f"{describe_seconds(self.video_seconds)} of video",
         ]
         row_rate, video_rate, _ = self.rates()
         if row_rate > 0:
-            parts.append(f"{_describe_rate(row_rate)}, {video_rate:.3g} times as fast as they play")
+            rate = _describe_rate(row_rate, self._unit)
+            parts.append(f"{rate}, {video_rate:.3g} times as fast as they play")
         if self.num_failed:
             parts.append(f"{self.num_failed:,} failed")
         if self.num_complained:
             parts.append(f"{self.num_complained:,} with complaints")
+        if self.num_fallbacks:
+            parts.append(f"{self.num_fallbacks:,} decoded on the CPU, not on the device")
         if (seconds_left := self.seconds_left()) is not None:
             parts.append(f"{describe_seconds(seconds_left)} left")
         return "; ".join(parts)
 
 
-def _describe_rate(rows_per_second: float) -> str:
+def _describe_rate(rows_per_second: float, unit: str) -> str:
     if rows_per_second >= 1:
-        return f"{rows_per_second:.3g} videos/s"
+        return f"{rows_per_second:.3g} {unit}/s"
     if rows_per_second * 60 >= 1:
-        return f"{rows_per_second * 60:.3g} videos/min"
-    return f"{rows_per_second * 3600:.3g} videos/h"
+        return f"{rows_per_second * 60:.3g} {unit}/min"
+    return f"{rows_per_second * 3600:.3g} {unit}/h"
 
 
 class Display:

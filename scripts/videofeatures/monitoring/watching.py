@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from videofeatures.errors import MAX_SHOWN
 from videofeatures.monitoring.progress import Display, Progress
 from videofeatures.planning.jobs import Job, find_video_sizes, run_name_of
-from videofeatures.records import COMPLAINTS, Line, RecordReader, source_of
+from videofeatures.records import COMPLAINTS, Line, RecordReader, RowLine, source_of
+from videofeatures.urls import is_url
 
 POLL_SECONDS = 1
 MAX_SHARE = 0.05
@@ -27,11 +28,14 @@ class Watcher:
             jobs: all of one run, one at least.
             display: takes a line about each row that failed, too.
         """
-        self.progress = Progress(sum(len(job.targets) for job in jobs))
+        num_targets = sum(len(job.targets) for job in jobs)
+        self.progress = Progress(num_targets, unit=jobs[0].progress_unit)
         self._jobs = jobs
         self._size_of: dict[str, int] = {}
         # Of the videos in work, what part has been decoded.
         self._share_of: dict[str, float] = {}
+        # Features on their way into buckets: done when they are there.
+        self._uploaded: dict[str, RowLine] = {}
         self._reader = RecordReader(jobs[0].results, start=run_name_of(jobs[0]))
         self._display = display
         self._ended = threading.Event()
@@ -76,14 +80,15 @@ class Watcher:
         if line["status"] == "working":
             self._share_of[line["feature_path"]] = line["share"]
             self._count_working()
+        elif line["status"] == "done" and is_url(line["feature_path"]):
+            self._uploaded[line["feature_path"]] = line
         elif line["status"] == "done":
-            self.progress.add(
-                done=1,
-                complained=int(any(line.get(fact) for fact in COMPLAINTS)),
-                video_seconds=line.get("duration_seconds") or 0,
-                num_bytes=self._end(line["feature_path"]),
-            )
+            self._count_done(line)
+        elif line["status"] == "placed":
+            if (done := self._uploaded.pop(line["feature_path"], None)) is not None:
+                self._count_done(done)
         elif line["status"] == "failed":
+            self._uploaded.pop(line["feature_path"], None)
             self.progress.add(failed=1, num_bytes=self._end(line["feature_path"]))
             num_failed = self.progress.num_failed
             if num_failed <= MAX_SHOWN:
@@ -91,7 +96,17 @@ class Watcher:
             if num_failed == MAX_SHOWN:
                 self._display.say("… those that follow are in the logs and in the manifest")
         elif line["status"] == "elsewhere":
+            self._uploaded.pop(line.get("feature_path", ""), None)
             self.progress.add(elsewhere=line["num_rows"])
+
+    def _count_done(self, line: RowLine) -> None:
+        self.progress.add(
+            done=1,
+            complained=int(any(line.get(fact) for fact in COMPLAINTS)),
+            video_seconds=(line.get("duration_seconds") or 0) / line.get("num_together", 1),
+            fell_back=int(bool(line.get("fallback"))),
+            num_bytes=self._end(line["feature_path"]),
+        )
 
     def _end(self, feature_path: str) -> int:
         """Return the size of a video, which is not in work any more."""

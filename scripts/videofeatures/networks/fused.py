@@ -2,14 +2,17 @@
 
 Batch normalisation becomes part of the convolution before it. On a CPU, a ReLU and the sum with
 a residual do, too: oneDNN computes them while a convolution's result is still in the cache, and
-its weights are put in the order that it wants once, not in each call. That makes ResNet-152 and
-ResNeXt-101 15 to 25 % faster. `torch.compile` fuses the same layers and is no faster, but takes
-5 to 20 s and a C++ compiler, and once more for each shape of a frame (all measured).
+its weights are put in the order that it wants once for each shape, not in each call. That makes
+ResNet-152 and ResNeXt-101 15 to 25 % faster. `torch.compile` fuses the same layers and is no
+faster, but takes 5 to 20 s and a C++ compiler, and once more for each shape of a frame (all
+measured).
 """
 
 from __future__ import annotations
 
 import operator
+from collections import OrderedDict
+from collections.abc import Sequence
 from typing import TypeGuard
 
 import torch
@@ -35,6 +38,69 @@ def fold_batch_norm(module: nn.Module) -> nn.Module:
         return module
 
 
+MAX_ORDERS = 4
+"""Orders of its weights that a convolution keeps, at most. ResNet-152 in float32, of 232 MB, took
+1 to 5 orders a layer for six shapes of frames in batches of 1 to 32, 770 MB in all; a hundred of
+its 155 layers took no more than two (counted with oneDNN 3.12 on a CPU with AVX512-BF16)."""
+
+MAX_SHAPES = 256
+"""Shapes of which a convolution knows the order, at most: an entry is small, but there are as many
+shapes as there are aspect ratios and sizes of batches."""
+
+
+class PackedWeights:
+    """The weights of a convolution, in the order that oneDNN wants for the input at hand.
+
+    The order that is best depends on the size of the input, also on how many there are in a
+    batch. With the order of another size, oneDNN computes the same slower: ResNet-152 does 7.0
+    frames of 224×126 a second and core in their own order, 2.1 in that of 224×398 (in bfloat16 14.7
+    and 3.7). So no one order is good for all. A shape or number of inputs that is new takes as long
+    as half a frame or one, once: less than to fill a batch up to a size that is known (all measured
+    on a CPU with AVX512-BF16).
+    """
+
+    def __init__(self, weight: torch.Tensor, geometry: Sequence[object]):
+        """Keep weights as they are until the first input.
+
+        Args:
+            geometry: padding, stride, dilation and groups of the convolution.
+        """
+        self._plain: torch.Tensor | None = weight
+        self._geometry = geometry
+        self._order_of: OrderedDict[tuple[int, ...], bytes] = OrderedDict()
+        self._by_order: OrderedDict[bytes, torch.Tensor] = OrderedDict()
+
+    def for_input(self, shape: tuple[int, ...]) -> torch.Tensor:
+        """Return the weights for an input of this shape; shapes with one order share them."""
+        order = self._order_of.get(shape)
+        if order is None or order not in self._by_order:
+            order = self._pack(shape)
+        self._by_order.move_to_end(order)
+        return self._by_order[order]
+
+    def _pack(self, shape: tuple[int, ...]) -> bytes:
+        # The plain weights are not kept: they can be had from any order.
+        plain = self._plain
+        if plain is None:
+            plain = next(reversed(self._by_order.values())).to_dense()
+        packed = torch.ops.mkldnn._reorder_convolution_weight(plain, *self._geometry, list(shape))
+        order = bytes(torch.ops.mkldnn._get_mkldnn_serialized_md(packed).numpy())
+        order = next((known for known in self._by_order if known == order), order)  # kept once
+        self._plain = None
+        self._by_order.setdefault(order, packed)
+        self._order_of[shape] = order
+        if len(self._by_order) > MAX_ORDERS:
+            self._by_order.popitem(last=False)
+        if len(self._order_of) > MAX_SHAPES:
+            self._order_of.popitem(last=False)
+        return order
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of all orders that are kept."""
+        return sum(torch.ops.mkldnn._nbytes(packed) for packed in self._by_order.values())
+
+
 class FusedConv(nn.Module):
     """A convolution and what follows it, in one call of oneDNN.
 
@@ -49,28 +115,20 @@ class FusedConv(nn.Module):
             activation: `relu` or `none`; what follows the convolution if nothing is added.
         """
         super().__init__()
-        self._weight, self._bias = convolution.weight, convolution.bias
         self._geometry = (
             list(convolution.padding),
             list(convolution.stride),
             list(convolution.dilation),
             convolution.groups,
         )
+        self._bias = convolution.bias
         self._activation = activation
-        self._is_packed = False
+        self.weights = PackedWeights(convolution.weight.detach(), self._geometry)
 
     def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
         """Return the activation of the convolution; with a residual, which is overwritten, the ReLU
         of their sum."""
-        if not self._is_packed:  # the order that is best depends on the size of the input
-            self._weight = nn.Parameter(
-                torch.ops.mkldnn._reorder_convolution_weight(
-                    self._weight, *self._geometry, list(x.shape)
-                ),
-                requires_grad=False,
-            )
-            self._is_packed = True
-        parameters = (self._weight, self._bias, *self._geometry)
+        parameters = (self.weights.for_input(tuple(x.shape)), self._bias, *self._geometry)
         if residual is None:
             return torch.ops.mkldnn._convolution_pointwise(x, *parameters, self._activation, [], "")
         return torch.ops.mkldnn._convolution_pointwise_.binary(

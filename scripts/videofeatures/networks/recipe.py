@@ -12,6 +12,7 @@ from typing import Any
 from videofeatures.decoding.view import View
 from videofeatures.errors import UserError
 from videofeatures.networks.backbones import Backbone, find_backbone
+from videofeatures.networks.backbones.families import safe_name
 from videofeatures.networks.weights import identity_of
 from videofeatures.settings import Settings, config_problems
 
@@ -49,6 +50,7 @@ class Recipe:
         pool: what becomes of all features of a video: `none`, `mean` or `max`.
         l2_normalize: whether each feature is divided by its norm.
         half_precision: whether features are stored as float16, else as float32.
+        name: by which a configuration tells its recipes apart; decides no number.
     """
 
     backbone_name: str
@@ -60,9 +62,10 @@ class Recipe:
     half_precision: bool
     pooling: str = ""
     pool: str = "none"
+    name: str = ""
 
     @classmethod
-    def from_settings(cls, settings: Settings, weights_path: str) -> Recipe:
+    def from_settings(cls, settings: Settings, weights_path: str, name: str = "") -> Recipe:
         """Return the recipe of settings in which `recipe_problems` finds nothing."""
         return cls(
             backbone_name=settings.backbone,
@@ -74,6 +77,7 @@ class Recipe:
             half_precision=settings.half_precision,
             pooling=_pooling(settings),
             pool=settings.pool,
+            name=name or safe_name(settings.backbone),
         )
 
     @classmethod
@@ -91,6 +95,12 @@ class Recipe:
         """Length of one feature."""
         backbone = self.backbone
         return backbone.poolings.get(self.pooling, backbone.feature_dim)
+
+    @property
+    def num_tokens(self) -> int:
+        """Features of each row: several where it has tokens, as many as at the network's own frame
+        size."""
+        return self.backbone.num_tokens if self.pooling == "tokens" else 1
 
     @property
     def num_dims(self) -> int:

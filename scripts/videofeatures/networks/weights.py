@@ -1,6 +1,7 @@
 """Weights: found, verified and copied once, into a folder that all nodes share.
 
-A verified file is named `<name>-<identity>.pth`, or `.safetensors`. The identity is the first eight
+A verified file is named `<name>-<identity>.pth`, or `.safetensors`; of weights in several files
+it is a listing, `.json`, of the others (see `shards`). The identity is the first eight
 digits of the file's SHA-256 (`random` for seeded random weights), as in torchvision's
 own file names: weights given by name and the same weights given as a file are one
 thing, and a file that is replaced under the same name is another.
@@ -8,6 +9,7 @@ thing, and a file that is replaced under the same name is another.
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import importlib.util
 import os
@@ -21,7 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from videofeatures.errors import UserError
 from videofeatures.files import hash_content, replace_file
-from videofeatures.networks import hub
+from videofeatures.networks import hub, shards
 from videofeatures.networks.backbones import Backbone, families, find_backbone
 
 if TYPE_CHECKING:
@@ -50,17 +52,21 @@ class Weights(NamedTuple):
         backbone: name of the backbone.
         origin: `random`, a URL, or the path of a local file.
         identity: see above; None if it is not known, because its file is missing.
+        requested: as the configuration names them.
     """
 
     backbone: str
     origin: str
     identity: str | None
+    requested: str = "auto"
 
     @property
     def shared_path(self) -> Path:
         """Path of the verified copy, which may have yet to be made."""
         name = families.safe_name(self.backbone)
         suffix = SAFE if _without_fragment(self.origin).endswith(SAFE) else ".pth"
+        if shards.is_index(self.origin):
+            suffix = shards.LISTING_SUFFIX
         return SHARED_FOLDER / f"{name}-{self.identity or UNKNOWN}{suffix}"
 
 
@@ -75,8 +81,13 @@ def find_weights(backbone: str, requested: str) -> Weights:
         requested: `auto` (the backbone's own), a name of its weights, `random`, or a path.
 
     Raises:
+        UserError: of weights in several files, one is missing.
         OSError: a file that is there cannot be read.
     """
+    return _find_weights(backbone, requested)._replace(requested=requested)
+
+
+def _find_weights(backbone: str, requested: str) -> Weights:
     if requested == RANDOM:
         return Weights(backbone, RANDOM, RANDOM)
     urls = find_backbone(backbone).weights
@@ -132,7 +143,9 @@ def prepare_weights(weights: Weights) -> Path:
         return path
 
     with replace_file(path, tidy=True) as file:
-        if hub.is_origin(weights.origin):
+        if shards.is_index(weights.origin):
+            file.write(_make_listing(weights))
+        elif hub.is_origin(weights.origin):
             with open(hub.download(weights.origin), "rb") as origin:
                 shutil.copyfileobj(origin, file)
         elif "://" in weights.origin:
@@ -157,7 +170,10 @@ def prepare_weights(weights: Weights) -> Path:
                 f"it is incomplete, or not that file. {what_to_do}, or name another file "
                 "with the key `weights`"
             )
-        load_network(backbone, file.name, shown_path=weights.origin, is_safe=path.suffix == SAFE)
+        if shards.is_index(weights.origin):
+            file.seek(0)
+            shards.fetch(file.read(), weights.origin, path.parent)
+        load_network(backbone, file.name, shown_path=weights.origin, suffix=path.suffix)
     return path
 
 
@@ -178,6 +194,8 @@ def check_content(shared_path: str | os.PathLike) -> None:
             f"{shared_path}: is damaged, or has been changed since it was verified: its SHA-256 "
             f"starts with {now}. Remove it: the next run makes it again"
         )
+    if shards.is_listing(shared_path):
+        shards.check_shards(shared_path)
 
 
 def load_network(
@@ -185,7 +203,7 @@ def load_network(
     path: str | os.PathLike,
     *,
     shown_path: str | None = None,
-    is_safe: bool | None = None,
+    suffix: str | None = None,
 ) -> nn.Module:
     """Return the published network with all weights of a file, in evaluation mode, on the CPU.
 
@@ -195,14 +213,14 @@ def load_network(
 
     Args:
         shown_path: what messages call the file; `path` by default.
-        is_safe: whether it is of the format safetensors; by its name by default.
+        suffix: of a file of its format; its own by default.
 
     Raises:
         UserError: the file is not weights, or not of this network.
     """
     shown_path = shown_path or str(path)
-    is_safe = str(path).endswith(SAFE) if is_safe is None else is_safe
-    state = _read_state(path, shown_path, is_safe=is_safe)
+    suffix = suffix or Path(path).suffix
+    state = _read_state(path, shown_path, suffix)
     try:
         network = _fit(backbone, state)
     except RuntimeError as error:
@@ -213,10 +231,10 @@ def load_network(
     if backbone.converter:
         # Libraries go by the names of files.
         with tempfile.TemporaryDirectory() as folder:
-            link = Path(folder) / f"weights{SAFE if is_safe else '.pth'}"
+            link = Path(folder) / f"weights{suffix}"
             link.symlink_to(Path(path).absolute())
             try:
-                return backbone.convert(str(link)).eval().requires_grad_(False)
+                return backbone.convert(state, str(link)).eval().requires_grad_(False)
             except Exception as error:  # libraries raise what they like
                 problem += f" As its library reads it: {type(error).__name__}: {error}"[:400]
     name = " ".join(backbone.arguments[:1]) or backbone.constructor.split(":")[1]
@@ -226,16 +244,20 @@ def load_network(
     )
 
 
-def _read_state(path: str | os.PathLike, shown_path: str, *, is_safe: bool) -> dict[str, Tensor]:
+def _read_state(path: str | os.PathLike, shown_path: str, suffix: str) -> dict[str, Tensor]:
     import torch
 
     try:
-        if is_safe:
+        if suffix == shards.LISTING_SUFFIX:
+            content: object = shards.read_state(path)
+        elif suffix == SAFE:
             from safetensors.torch import load_file
 
-            content: object = load_file(path)
+            content = load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except Exception as error:  # torch raises half a dozen kinds for a file that is not one
         first_line = str(error).strip().splitlines()[:1]
         raise UserError(
@@ -331,6 +353,8 @@ def by_hand(backbone: str, url: str) -> str:
     if hub.is_origin(url):
         repo, file_name = hub.split_origin(url)
         what = f"{file_name} of the repository {repo} (`hf download {repo} {file_name}`)"
+        if shards.is_index(url):
+            what += " and the files that it names"
     return (
         f"Fetch {what}{f' ({hint})' if hint else ''} on a machine with a network and put it at "
         f"{_local_path(url)}, or name your file with the key `weights`. `weights: random` "
@@ -354,14 +378,23 @@ def _identity_in(url: str) -> str | None:
     return match and match[1][:HASH_DIGITS]
 
 
+def _make_listing(weights: Weights) -> bytes:
+    if not (hub.is_origin(weights.origin) or os.path.isfile(weights.origin)):
+        raise UserError(missing_message(weights))
+    return shards.make_listing(weights.origin)
+
+
 def _identity_of_file(path: str | os.PathLike) -> str | None:
     """Return a file's identity, or None if there is no such file.
 
     Raises:
+        UserError: it is an index, and a file that it names is missing.
         OSError: it cannot be read.
     """
     if not os.path.isfile(path):
         return None
+    if shards.is_index(path):
+        return hashlib.sha256(shards.make_listing(str(path))).hexdigest()[:HASH_DIGITS]
     with open(path, "rb") as file:
         return hash_content(file)[:HASH_DIGITS]
 

@@ -20,7 +20,7 @@ HOW_TO_QUOTE = (
 
 def read_cells(
     csv_path: str | os.PathLike,
-    columns: Sequence[str],
+    columns: Sequence[str | Sequence[str]],
     *,
     optional: Sequence[str] = (),
     suffixes: Sequence[str],
@@ -31,6 +31,8 @@ def read_cells(
     is a row without any. A file that is empty has no rows.
 
     Args:
+        columns: for each cell the name of its column, or several, of which the first one counts
+            that is there.
         optional: further columns, whose cells come last, and are "" where there is no such column.
         suffixes: one of which stands in each row; in a cell that spans lines, it is that of a row
             that was swallowed.
@@ -106,22 +108,33 @@ def _problem_of_file(path: str | os.PathLike) -> str | None:
     return None
 
 
-def _check_that_nothing_follows(reader: Iterator[list[str]], columns: Sequence[str]) -> None:
+def _check_that_nothing_follows(
+    reader: Iterator[list[str]], columns: Sequence[str | Sequence[str]]
+) -> None:
     """Raise an error if there is more than blank lines."""
     for number, cells in enumerate(reader, start=1):
         if any(map(str.strip, cells)):
             lines = "the first line is" if number == 1 else f"the first {number} lines are"
             raise _FormError(
-                f"{lines} blank, and the columns {','.join(columns)} must be named in the first "
-                "one. Remove what is above their names"
+                f"{lines} blank, and the columns {','.join(_usual(columns))} must be named in the "
+                "first one. Remove what is above their names"
             )
 
 
+def _usual(columns: Sequence[str | Sequence[str]]) -> list[str]:
+    """Return the names of columns, of each the last one that it may have."""
+    return list(
+        dict.fromkeys(column if isinstance(column, str) else column[-1] for column in columns)
+    )
+
+
 def _find_columns(
-    header: Sequence[str], columns: Sequence[str], optional: Sequence[str]
+    header: Sequence[str], choices: Sequence[str | Sequence[str]], optional: Sequence[str]
 ) -> list[int]:
     """Return the places of the columns in the first line; -1 for one that is not there."""
-    if missing := [column for column in columns if column not in header]:
+    lists = [[choice] if isinstance(choice, str) else choice for choice in choices]
+    columns = [next((name for name in names if name in header), names[-1]) for names in lists]
+    if missing := [column for column in dict.fromkeys(columns) if column not in header]:
         names = " and ".join(missing)
         problem = f"the first line must name the column{'s' * (len(missing) > 1)} {names} (found: "
         if "\0" in "".join(header):

@@ -7,20 +7,22 @@ import math
 import os
 import secrets
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 from videofeatures.errors import MAX_SHOWN, UserError
 from videofeatures.files import replace_file, stat_or_none
+from videofeatures.listing import Look, look_at_all
 from videofeatures.networks.recipe import Recipe
 from videofeatures.planning.plan import Target
 from videofeatures.records import Records
 from videofeatures.settings import Settings
 from videofeatures.source import Source
 from videofeatures.threaded import threaded_map
+from videofeatures.urls import is_url
 
 UNFINISHED = "was not finished"
 IN_WORK = "was in work when its process was killed; the next run gives it a job of its own"
@@ -30,6 +32,9 @@ NAME = r"extract_[0-9a-f]{8}_\d+"
 """Pattern of the names of jobs."""
 
 LOOK_AGAIN_SECONDS = 1
+
+Video = tuple[Target, ...]
+"""What is made of one source in one decoding."""
 
 
 class Job(NamedTuple):
@@ -48,6 +53,21 @@ class Job(NamedTuple):
     targets: tuple[Target, ...]
     num_threads: int = 1
     run_number: int = 0
+
+    @property
+    def num_videos(self) -> int:
+        """How many sources it decodes."""
+        return sum(1 for _ in group_by_video(self.targets))
+
+    @property
+    def unit(self) -> str:
+        """What its targets are to people: one of each video, or several."""
+        return "rows" if len(self.recipes) == 1 else "feature files"
+
+    @property
+    def progress_unit(self) -> str:
+        """What people count while they wait."""
+        return "videos" if len(self.recipes) == 1 else "feature files"
 
     @property
     def has_stale_targets(self) -> bool:
@@ -77,11 +97,12 @@ def cut_into_jobs(
     first_number: int = 1,
     run_number: int = 0,
 ) -> list[Job]:
-    """Return jobs of at most `videos_per_job` targets.
+    """Return jobs of at most `videos_per_job` videos.
 
-    There are no fewer jobs than GPUs if there are targets enough. Targets that were in work when
-    a process was killed come last, in jobs of their own, and those that were so more than once
-    each in its own: whatever one of them does to its process, all others are done.
+    There are no fewer jobs than GPUs if there are videos enough. What is made of one video is in
+    one job, to decode it once. Videos that were in work when a process was killed come last, in
+    jobs of their own, and those that were so more than once each in its own: whatever one of them
+    does to its process, all others are done.
 
     Args:
         run_name: of the run that they belong to; one of their own by default.
@@ -89,18 +110,19 @@ def cut_into_jobs(
         run_number: of that run, greater than that of any whose records it knows.
     """
     run_name = run_name or new_run_name()
-    groups = _cut_evenly(
-        [target for target in targets if not target.num_interrupted], videos_per_job, num_gpus
-    )
-    groups += _cut_evenly([one for one in targets if one.num_interrupted == 1], videos_per_job, 1)
-    groups += [[target] for target in targets if target.num_interrupted > 1]
+    videos: list[list[Video]] = [[], [], []]  # that were interrupted never, once, and more often
+    for video in group_by_video(targets):
+        videos[min(2, max(target.num_interrupted for target in video))].append(video)
+    groups = _cut_evenly(videos[0], videos_per_job, num_gpus)
+    groups += _cut_evenly(videos[1], videos_per_job, 1)
+    groups += [[video] for video in videos[2]]
     return [
         Job(
             f"{run_name}_{number:04d}",
             settings,
             recipes,
             results,
-            tuple(group),
+            tuple(chain.from_iterable(group)),
             num_threads,
             run_number,
         )
@@ -108,12 +130,23 @@ def cut_into_jobs(
     ]
 
 
-def _cut_evenly(
-    targets: Sequence[Target], max_size: int, min_groups: int
-) -> list[Sequence[Target]]:
-    num_groups = max(math.ceil(len(targets) / max_size), min(min_groups, len(targets)))
-    bounds = [len(targets) * k // num_groups for k in range(num_groups + 1)] if num_groups else [0]
-    return [targets[begin:end] for begin, end in pairwise(bounds)]
+def group_by_video(targets: Iterable[Target]) -> Iterator[Video]:
+    """Yield what is made of each row's source, in order: targets that follow each other, of one
+    source and of different recipes."""
+    group: list[Target] = []
+    for target in targets:
+        if group and (target.source != group[0].source or target.recipe <= group[-1].recipe):
+            yield tuple(group)
+            group = []
+        group.append(target)
+    if group:
+        yield tuple(group)
+
+
+def _cut_evenly(videos: Sequence[Video], max_size: int, min_groups: int) -> list[Sequence[Video]]:
+    num_groups = max(math.ceil(len(videos) / max_size), min(min_groups, len(videos)))
+    bounds = [len(videos) * k // num_groups for k in range(num_groups + 1)] if num_groups else [0]
+    return [videos[begin:end] for begin, end in pairwise(bounds)]
 
 
 def run_name_of(job: Job) -> str:
@@ -193,13 +226,17 @@ def read_job(path: str | os.PathLike) -> Job:
     )
 
 
-def find_video_sizes(targets: Sequence[Target]) -> dict[str, int]:
+def find_video_sizes(targets: Sequence[Target], look: Look | None = None) -> dict[str, int]:
     """Return the bytes of each target's video, by its feature path; 0 where there is none.
 
     Of a part with an end, it is its share of them, as if the video ended with the last of these
     parts: how long it is is not known before it is opened.
+
+    Args:
+        look: at the videos.
     """
-    files = threaded_map(lambda target: stat_or_none(target.source.path), targets)
+    look = look or _look_at_all_that_can_be([target.source.path for target in targets])
+    files = threaded_map(lambda target: look(target.source.path), targets)
     last_end: dict[str, float] = {}
     for source, *_ in targets:
         if source.end_seconds is not None:
@@ -216,13 +253,22 @@ def find_video_sizes(targets: Sequence[Target]) -> dict[str, int]:
     }
 
 
+def _look_at_all_that_can_be(paths: Sequence[str]) -> Look:
+    """Return a look at these paths, which sees nothing in storages that cannot be asked."""
+    try:
+        return look_at_all(paths)
+    except UserError:
+        return lambda path: None if is_url(path) else stat_or_none(path)
+
+
 def describe_job(job: Job) -> str:
     """Return what a job works on, in a few words, for people."""
     sources = [job.targets[k].source for k in (0, -1)]
-    first, last = (str(source._replace(path=Path(source.path).name)) for source in sources)
-    if len(job.targets) == 1:
+    first, last = (str(source._replace(path=Path(source.shown_path).name)) for source in sources)
+    num_videos = job.num_videos
+    if num_videos == 1:
         return first
-    return f"{len(job.targets)} videos, {first} … {last}"
+    return f"{num_videos} videos, {first} … {last}"
 
 
 def describe_end(
@@ -237,16 +283,17 @@ def describe_end(
     Args:
         num_complained: rows that are done though the decoder has complained: `count_complained`.
     """
-    num_rows = sum(len(job.targets) for job in jobs)
-    if not num_rows:
+    num_targets = sum(len(job.targets) for job in jobs)
+    if not num_targets:
         return []
+    unit = jobs[0].unit
     num_unfinished = sum(reason in (UNFINISHED, IN_WORK) for _, reason in not_done)
     num_unseen = sum(reason == NOT_SEEN for _, reason in not_done)
     in_work = [pair for pair in not_done if pair[1] == IN_WORK]
     failed = [pair for pair in not_done if pair[1] not in (UNFINISHED, IN_WORK, NOT_SEEN)]
     lines = [
-        f"{num_rows - len(failed) - num_unfinished} of {num_rows} pending rows done, {len(failed)} "
-        f"failed, {num_unfinished} not finished"
+        f"{num_targets - len(failed) - num_unfinished} of {num_targets} pending {unit} done, "
+        f"{len(failed)} failed, {num_unfinished} not finished"
     ]
     for pairs in (failed, in_work):
         lines += [f"  {target.source}: {reason}" for target, reason in pairs[:max_shown]]
@@ -265,7 +312,7 @@ def describe_end(
     if failed or num_unfinished:
         lines.append(
             f"The whole story: {jobs[0].results}/logs and {jobs[0].results}/records. The next "
-            "run tries these rows again"
+            f"run tries these {unit} again"
         )
     return lines
 
@@ -277,6 +324,21 @@ def count_complained(records: Records) -> int:
         records: of one run.
     """
     return sum(record.has_complaints for record in records.last.values())
+
+
+def describe_fallbacks(records: Records) -> list[str]:
+    """Return a line on the rows that the CPU decoded, though a device was asked for, if any.
+
+    Args:
+        records: of one run.
+    """
+    fell_back = [r for r in records.last.values() if r.status == "done" and r.fallback]
+    if not fell_back:
+        return []
+    return [
+        f"{len(fell_back)} of the done ones were decoded on the CPU, not on the device: see the "
+        "column `fallback` of the manifest"
+    ]
 
 
 def find_not_done(
@@ -295,7 +357,9 @@ def find_not_done(
     planned = [(job, target) for job in jobs for target in job.targets]
     # Of a job that ended well, all rows are done, whatever the disk shows and the records say.
     ended = {job.name for job in jobs if end_path(job.results, job.name).exists()}
-    are_done = threaded_map(lambda pair: pair[1].is_done, planned)  # done by others, it may be
+    look = _look_at_all_that_can_be([target.feature_path for _, target in planned])
+    # Done by others, it may be.
+    are_done = threaded_map(lambda pair: pair[1].is_done_by(look), planned)
     for (job, target), is_done in zip(planned, are_done, strict=True):
         if is_done:
             continue
@@ -310,5 +374,6 @@ def find_not_done(
     deadline = time.monotonic() + latency_seconds
     while unseen and time.monotonic() < deadline:
         time.sleep(min(LOOK_AGAIN_SECONDS, latency_seconds))
-        unseen = [target for target in unseen if not target.is_done]
+        look = _look_at_all_that_can_be([target.feature_path for target in unseen])
+        unseen = [target for target in unseen if not target.is_done_by(look)]
     return not_done + [(target, NOT_SEEN) for target in unseen]

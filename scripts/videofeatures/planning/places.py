@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import unicodedata
 
+from videofeatures.urls import is_url
+
 
 class Places:
     """Where files are or will be: folders as links lead, each looked at once.
@@ -19,7 +21,10 @@ class Places:
         self._case_blind: dict[str, bool] = {}
 
     def find(self, path: str) -> str:
-        """Return the absolute path of a file, given a normalised one, without links in folders."""
+        """Return the absolute path of a file, given a normalised one, without links in folders; a
+        URL is as it is."""
+        if is_url(path):
+            return path
         cut = path.rfind("/") + 1
         start = path[:cut]
         real = self._real_starts.get(start)
@@ -46,7 +51,7 @@ class Places:
 
     def is_one_file(self, path: str, other: str) -> bool:
         """Whether two absolute paths without links in their folders are one file on their disk."""
-        if path == other or fold(path) != fold(other):
+        if path == other or fold(path) != fold(other) or is_url(path) or is_url(other):
             return path == other
         folder = os.path.commonpath([path, other])  # of the first names that differ
         while not os.path.isdir(folder):

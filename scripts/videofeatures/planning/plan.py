@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from videofeatures.errors import UserError
-from videofeatures.files import replace_text, stat_or_none, text_cell
+from videofeatures.files import replace_text, text_cell
+from videofeatures.listing import FileStat, Look, look_at, look_at_all
+from videofeatures.networks.named_recipes import split_config
 from videofeatures.networks.recipe import Recipe, recipe_problems
 from videofeatures.networks.weights import RANDOM, Weights, find_weights
 from videofeatures.planning.places import Places
@@ -35,9 +37,11 @@ from videofeatures.planning.staleness import (
     is_same_video,
 )
 from videofeatures.records import Record, Records, read_records
+from videofeatures.remote import RemoteStat
 from videofeatures.settings import Config, Trust, config_problems
 from videofeatures.source import Source, part_cells
 from videofeatures.threaded import threaded_map
+from videofeatures.urls import absolute, is_url, parse_schemes, redact
 
 MISSING = "no feature file"
 LINK = "a link to the feature file of another row"
@@ -68,6 +72,7 @@ class Target(NamedTuple):
         feature_mtime_ns: of a stale feature file; if it is another by the time its turn
             comes, somebody else has replaced it.
         recipe: which of the plan's recipes makes it.
+        feature_etag: of a stale one that is not on a disk, in place of its time.
     """
 
     source: Source
@@ -80,15 +85,35 @@ class Target(NamedTuple):
     feature_mtime_ns: int | None = None
     recipe: int = 0
     num_interrupted: int = 0
+    feature_etag: str = ""
 
     @property
     def is_done(self) -> bool:
         """Somebody has made it since this was planned."""
+        return self.is_done_by(look_at)
+
+    def is_done_by(self, look: Look) -> bool:
+        """Whether somebody has made it since this was planned, by a look at its file.
+
+        Raises:
+            VideoError: a storage cannot be asked.
+        """
+        now = look(self.feature_path)
         if self.stale:
-            now = stat_or_none(self.feature_path)
+            if isinstance(now, RemoteStat) and now.etag and self.feature_etag:
+                return now.etag != self.feature_etag
             return now is not None and self.feature_mtime_ns not in (None, now.st_mtime_ns)
         # A link that led nowhere may lead to the file of another row by now.
-        return os.path.exists(self.feature_path) and not os.path.islink(self.feature_path)
+        return now is not None and (
+            is_url(self.feature_path) or not os.path.islink(self.feature_path)
+        )
+
+    @property
+    def replaces(self) -> RemoteStat | None:
+        """What its object is, which is to be replaced; None where there is none."""
+        if not self.stale or not is_url(self.feature_path):
+            return None
+        return RemoteStat(0, self.feature_mtime_ns or 0, self.feature_etag)
 
     @property
     def why(self) -> str:
@@ -141,7 +166,7 @@ class Request(NamedTuple):
 
 
 def _feature_paths(names: Sequence[str]) -> frozenset[str]:
-    return frozenset(os.path.abspath(name) for name in names if name.endswith(FEATURE_SUFFIXES))
+    return frozenset(absolute(name) for name in names if name.endswith(FEATURE_SUFFIXES))
 
 
 @dataclass(frozen=True)
@@ -149,24 +174,28 @@ class Plan:
     """What is to be done, and what is known of what is done.
 
     Attributes:
-        config: checked.
+        config: checked; of keys that each recipe may have of its own, those of the first.
         rows: those that are asked for.
+        num_files: feature files of these that are asked for.
         is_whole: these are all rows of the CSV, and nothing is forced.
         recipes: that feature files are made by.
-        weights: that they need.
+        weights: that they need, each once.
         records: of earlier processes.
         pending: feature files to make, in the order of the CSV.
         not_tried: those that would fail as they did before, and are left alone.
+        look: at the videos and features of its rows; those in buckets are as they were.
     """
 
     config: Config
     rows: Sequence[Row]
+    num_files: int
     is_whole: bool
     recipes: tuple[Recipe, ...]
-    weights: Weights
+    weights: tuple[Weights, ...]
     records: Records
     pending: list[Target]
     not_tried: list[Target]
+    look: Look
 
     @property
     def run_number(self) -> int:
@@ -183,9 +212,14 @@ class Plan:
         if not self.rows:
             return ["Nothing to do: the CSV has no rows"]
         pending, num_not_tried = self.pending, len(self.not_tried)
-        num_done = len(self.rows) - len(pending) - num_not_tried
+        num_done = self.num_files - len(pending) - num_not_tried
+        of_rows = ""
+        if len(self.recipes) > 1:
+            names = ", ".join(recipe.name for recipe in self.recipes)
+            of_rows = f", {self.num_files} feature files, of {names}"
         lines = [
-            f"{len(self.rows)} rows: {num_done} done, {len(pending)} pending in {num_jobs} jobs"
+            f"{len(self.rows)} rows{of_rows}: {num_done} done, {len(pending)} pending in "
+            f"{num_jobs} jobs"
         ]
         if num_not_tried:
             lines.append(
@@ -193,19 +227,22 @@ class Plan:
             )
         for why, count in Counter(target.why for target in pending).most_common():
             lines.append(f"{count:>8} {why}")
-        if interrupted := [str(target.source) for target in pending if target.num_interrupted]:
+        if interrupted := list(
+            dict.fromkeys(str(target.source) for target in pending if target.num_interrupted)
+        ):
             shown = ", ".join(interrupted[:MAX_NAMED])
             more = " …" if len(interrupted) > MAX_NAMED else ""
             lines.append(
                 f"{len(interrupted):>8} were in work when a process was killed, and get jobs of "
                 f"their own: {shown}{more}"
             )
-        if pending and self.weights.identity == RANDOM:
+        if pending and any(weights.identity == RANDOM for weights in self.weights):
             lines.append(
                 "WARNING: random weights: these features mean nothing, and are for trying out"
             )
-        if pending and self.weights.identity is None:
-            lines.append(f"WARNING: {self.weights.origin}: these weights are not there yet")
+        missing = [weights.origin for weights in self.weights if weights.identity is None]
+        if pending:
+            lines += [f"WARNING: {origin}: these weights are not there yet" for origin in missing]
         return lines
 
 
@@ -221,74 +258,125 @@ def make_plan(config: Mapping[str, Any], request: Request = ALL) -> Plan:
     Raises:
         UserError: with every problem of the configuration, the CSV and the folders in it.
     """
-    checked, rows = _read_config_and_rows(config)
+    configs, rows = _read_config_and_rows(config)
+    checked = next(iter(configs.values()))
     selected = _select(rows, request.feature_paths)
     rows = rows if selected is None else selected
-    weights, recipes = find_recipes(checked)
+    weights, recipes = find_recipes(configs)
     records = read_records(checked.results)
     forced: Container[str] = ()
     if request.is_all_forced or request.forced:
-        paths = {os.path.abspath(path): path for row in rows for path in row.feature_paths}
+        paths = {absolute(path): path for row in rows for path in row.feature_paths}
         forced = {p for key, p in paths.items() if request.is_all_forced or key in request.forced}
-    pending = find_pending(rows, recipes, records, forced=forced, trust=checked.trust)
+    look = look_at_all(paths_of(rows))
+    pending = find_pending(rows, recipes, records, forced=forced, trust=checked.trust, look=look)
+    num_files = len(rows) * len(recipes)
+    if selected is not None and request.feature_paths is not None:
+        num_files = len(request.feature_paths)
+        pending = [one for one in pending if absolute(one.feature_path) in request.feature_paths]
     is_whole = selected is None and not forced
     not_tried: list[Target] = []
     if is_whole and not checked.retry_failed:
         not_tried = [target for target in pending if target.fails_again]
         pending = [target for target in pending if not target.fails_again]
-    return Plan(checked, rows, is_whole, recipes, weights, records, pending, not_tried)
+    return Plan(
+        checked, rows, num_files, is_whole, recipes, weights, records, pending, not_tried, look
+    )
 
 
-def check_config(config: Mapping[str, Any]) -> Config:
-    """Return a configuration that can be used.
+def check_config(config: Mapping[str, Any]) -> dict[str, Config]:
+    """Return a configuration that can be used, for each recipe, by its name. What recipes do not
+    have of their own is the same in all.
 
     Raises:
         UserError: with everything that is wrong with it.
     """
-    if problems := config_problems(config) + recipe_problems(config):
+    split = split_config(config)
+    shared = config_problems({key: value for key, value in config.items() if key != "backbone"})
+    problems = list(shared)
+    for name, own in split.items():
+        where = f"configuration: {name}: " if len(split) > 1 else "configuration: "
+        problems += (
+            problem.replace("configuration: ", where, 1)
+            for problem in config_problems(own) + recipe_problems(own)
+            if problem not in shared
+        )
+    if problems:
         raise UserError(problems)
-    return Config.from_config(config)
+    return {name: Config.from_config(own) for name, own in split.items()}
 
 
-def find_recipes(config: Config) -> tuple[Weights, tuple[Recipe, ...]]:
-    """Return the weights that are asked for, and what makes the feature files of each row."""
-    weights = find_weights(config.backbone, config.weights)
-    return weights, (Recipe.from_settings(config, str(weights.shared_path)),)
+def find_recipes(
+    configs: Mapping[str, Config],
+) -> tuple[tuple[Weights, ...], tuple[Recipe, ...]]:
+    """Return the weights that are asked for, each once, and what makes the feature files of each
+    row.
+
+    Args:
+        configs: of each recipe, by its name.
+    """
+    weights = {name: find_weights(own.backbone, own.weights) for name, own in configs.items()}
+    recipes = (
+        Recipe.from_settings(own, str(weights[name].shared_path), name)
+        for name, own in configs.items()
+    )
+    return tuple(dict.fromkeys(weights.values())), tuple(recipes)
 
 
-def _read_config_and_rows(config: Mapping[str, Any]) -> tuple[Config, list[Row]]:
+def _read_config_and_rows(
+    config: Mapping[str, Any],
+) -> tuple[dict[str, Config], list[Row]]:
     problems: list[str] = []
     rows: list[Row] = []
     own_paths: dict[str, str] = {}
+    configs: dict[str, Config] = {}
+    names: Sequence[str] = ()
     try:
-        checked = check_config(config)
+        names = tuple(split_config(config))
+        configs = check_config(config)
+        checked = list(configs.values())
         own_paths = find_own_paths(checked)
-        if problem := folder_problem(Path(checked.results)):
-            problems.append(f"configuration: results: {problem}")
+        problems += _problems_of_folders(checked[0])
     except UserError as error:
         problems += error.problems
     videos = config.get("videos", Config.model_fields["videos"].default)
-    if isinstance(videos, str):
+    if isinstance(videos, str) and names:
         try:
-            rows = read_rows(videos, own_paths=own_paths)
+            schemes = parse_schemes(next(iter(configs.values())).allowed_schemes) if configs else ()
+            rows = read_rows(videos, names, own_paths=own_paths, allowed_schemes=schemes)
         except UserError as error:
             problems += error.problems
     if problems:
         raise UserError(problems)
-    return checked, rows
+    return configs, rows
+
+
+def _problems_of_folders(config: Config) -> list[str]:
+    """Return what is wrong with the folders that a configuration names."""
+    folders = {"results": config.results, "scratch": config.scratch}
+    problems = [
+        f"configuration: {name}: {redact(folder)} is a URL. Only the columns of the CSV may hold "
+        "those: name a folder of a disk"
+        for name, folder in folders.items()
+        if folder and is_url(folder)
+    ]
+    if not problems and (problem := folder_problem(Path(config.results))):
+        problems.append(f"configuration: results: {problem}")
+    return problems
 
 
 def _select(rows: list[Row], feature_paths: frozenset[str] | None) -> list[Row] | None:
     """Return the rows of these feature files; None for all, or where one of them is no row's."""
     if feature_paths is None:
         return None
-    selected = [
-        row
-        for row in rows
-        if any(os.path.abspath(path) in feature_paths for path in row.feature_paths)
-    ]
+    selected, num_found = [], 0
+    for row in rows:
+        num_of_row = sum(absolute(path) in feature_paths for path in row.feature_paths)
+        if num_of_row:
+            selected.append(row)
+            num_found += num_of_row
     # Others than these are of other rules, or of none: Snakemake will know.
-    return selected if len(selected) == len(feature_paths) else None
+    return selected if num_found == len(feature_paths) else None
 
 
 def find_pending(
@@ -298,6 +386,7 @@ def find_pending(
     *,
     forced: Container[str] = (),
     trust: Trust = "time",
+    look: Look = look_at,
 ) -> list[Target]:
     """Return the feature files that are not done, in the order of the CSV.
 
@@ -307,11 +396,12 @@ def find_pending(
         recipes: of each row's feature files.
         forced: feature paths that are pending whatever their state.
         trust: what tells that a video has changed: see `Staleness`.
+        look: at the videos and features.
 
     Raises:
         UserError: a feature path is a folder, a pipe or a device.
     """
-    staleness = Staleness(recipes, records, trust)
+    staleness = Staleness(recipes, records, trust, look)
 
     @cache
     def real_paths() -> frozenset[str]:
@@ -322,22 +412,23 @@ def find_pending(
         return os.path.realpath(path) in real_paths()
 
     def why(
-        source: Source, path: str, feature: os.stat_result | None, number: int
+        source: Source, path: str, feature: FileStat | None, number: int
     ) -> tuple[str, str] | None:
         if feature is None:
             return MISSING, ""
         if path in forced:
             return FORCED, ""
         # One that is recorded was made here, and the link was made afterwards.
-        if path not in records.last and os.path.islink(path) and is_of_another_row(path):
+        is_made_elsewhere = path not in records.last and not is_url(path)
+        if is_made_elsewhere and os.path.islink(path) and is_of_another_row(path):
             return LINK, ""
         return staleness.why(source, path, feature, number)
 
-    def look(row: Row) -> list[Target | str]:
+    def look_at_row(row: Row) -> list[Target | str]:
         """Return what is pending of a row, or what is wrong with it."""
         outcomes: list[Target | str] = []
         for number, path in enumerate(row.feature_paths):
-            feature = stat_or_none(path)
+            feature = look(path)
             if feature is not None and not stat.S_ISREG(feature.st_mode):
                 kind = "folder" if stat.S_ISDIR(feature.st_mode) else "pipe or a device"
                 outcomes.append(f"{path}: is a {kind}; a feature_path must be a file")
@@ -354,16 +445,17 @@ def find_pending(
                     *reason,
                     failed.reason if failed else INTERRUPTED if num_interrupted else "",
                     failed is not None
-                    and _is_same_attempt(row.source, failed, recipes[number], trust),
+                    and _is_same_attempt(row.source, failed, recipes[number], trust, look),
                     feature.st_mtime_ns if feature else None,
                     number,
                     num_interrupted,
+                    feature.etag if isinstance(feature, RemoteStat) else "",
                 )
             )
         return outcomes
 
     pending, problems = [], []
-    for outcomes in threaded_map(look, rows):
+    for outcomes in threaded_map(look_at_row, rows):
         for outcome in outcomes:
             if isinstance(outcome, Target):
                 pending.append(outcome)
@@ -374,12 +466,21 @@ def find_pending(
     return pending
 
 
-def _is_same_attempt(source: Source, record: Record, recipe: Recipe, trust: Trust) -> bool:
+def _is_same_attempt(
+    source: Source, record: Record, recipe: Recipe, trust: Trust, look: Look
+) -> bool:
     """Whether a failure was that of this part of this video as it is now, with these settings and
     weights."""
     if record.is_machine or find_difference(record, recipe):
         return False
-    return is_same_part(record, source) and is_same_video(record, stat_or_none(source.path), trust)
+    return is_same_part(record, source) and is_same_video(record, look(source.path), trust)
+
+
+def paths_of(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield the paths of the videos and the features of rows."""
+    for row in rows:
+        yield row.source.path
+        yield from row.feature_paths
 
 
 def list_pending(pending: Sequence[Target], max_shown: int, path: Path) -> Iterator[str]:
@@ -396,7 +497,9 @@ def list_pending(pending: Sequence[Target], max_shown: int, path: Path) -> Itera
             for target in pending:
                 source = target.source
                 texts = (target.why, text_cell(target.failure))
-                writer.writerow([source.path, target.feature_path, *part_cells(source), *texts])
+                writer.writerow(
+                    [source.shown_path, target.feature_path, *part_cells(source), *texts]
+                )
     except OSError as error:
         yield f"{num_more} ({path}: {error.strerror})"
     else:

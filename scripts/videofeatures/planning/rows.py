@@ -6,7 +6,7 @@ import os
 import re
 import stat
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from videofeatures.planning.cells import read_cells
 from videofeatures.planning.places import Places, fold
 from videofeatures.settings import Config
 from videofeatures.source import Source
+from videofeatures.urls import is_url, local_paths, redact, url_problem
 
 COLUMNS = ("video_path", "feature_path")
 PART_COLUMNS = ("start", "end")
@@ -30,6 +31,9 @@ NUMBER = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 MAX_SECONDS = 1e9
 """30 years: whatever this is, it is no second of a video."""
 
+PLACEHOLDER = "{backbone}"
+"""What stands in a feature_path for the name of each recipe."""
+
 NOT_FOR_OUTPUTS = re.compile(r"[{}\n\r]")
 """What Snakemake cannot have in the name of an output: wildcards, and its lists by lines."""
 
@@ -38,15 +42,21 @@ class Row(NamedTuple):
     """A source, and what is to be made of it: one line of the CSV.
 
     Attributes:
-        feature_paths: a file for each recipe of a plan, in their order; normalised (`./x` is `x`).
+        feature_paths: a file for each recipe of a plan, in their order; normalised (`./x` is `x`),
+            those that are no URLs.
     """
 
     source: Source
     feature_paths: tuple[str, ...]
 
 
-def find_own_paths(config: Config) -> dict[str, str]:
-    """Return what no feature file may replace, or stand in, each with what it is, in words."""
+def find_own_paths(configs: Sequence[Config]) -> dict[str, str]:
+    """Return what no feature file may replace, or stand in, each with what it is, in words.
+
+    Args:
+        configs: of each recipe.
+    """
+    config = configs[0]
     folders = {
         os.path.join(config.results, name): f"a folder of runs, for {name}"
         for name in ("logs", "plan", "records")
@@ -56,23 +66,31 @@ def find_own_paths(config: Config) -> dict[str, str]:
         ".snakemake": "Snakemake's own folder",
     }
     files = {config.videos: "the CSV itself"}
-    if os.path.isfile(config.weights):
-        files[config.weights] = "the file of the weights"
-    return folders | files
+    weights = {each.weights for each in configs if os.path.isfile(each.weights)}
+    return folders | files | dict.fromkeys(weights, "the file of the weights")
 
 
 def read_rows(
-    csv_path: str | os.PathLike, *, own_paths: Mapping[str, str] | None = None
+    csv_path: str | os.PathLike,
+    names: Sequence[str] = ("",),
+    *,
+    own_paths: Mapping[str, str] | None = None,
+    allowed_schemes: Collection[str] = (),
 ) -> list[Row]:
     """Return the `video_path,feature_path` rows of a CSV, with `start,end` where they are; other
     columns are ignored.
 
     Cells are taken literally (no stripping, no `NA`). A UTF-8 BOM, CRLF, quoted
-    cells, blank lines and an empty file are all fine.
+    cells, blank lines and an empty file are all fine. The feature file of a recipe is in the column
+    `feature_path_NAME`, if there is one, else in `feature_path`, where `{backbone}` stands for its
+    name.
 
     Args:
+        names: of the recipes that make the feature files of each row; of one without a name,
+            `{backbone}` stays as it is.
         own_paths: files and folders that no feature file may replace or stand in, each with what
             it is.
+        allowed_schemes: of URLs that may stand there.
 
     Raises:
         UserError: with every problem found in the file, and in the folders it names.
@@ -84,47 +102,66 @@ def read_rows(
     features: set[int] = set()
     others = {hash(fold(place)) for place in own_places}
     doubtful: set[int] = set()
-    for line, video_path, feature_path, start, end in _read_lines(csv_path):
-        if row_problems := problems_of(video_path, feature_path, start, end):
+    for line, video_path, feature_paths, start, end in _read_lines(csv_path, names):
+        if row_problems := _problems_of_line(
+            video_path, feature_paths, start, end, allowed_schemes
+        ):
             problems += [f"{csv_path}, line {line}: {problem}" for problem in row_problems]
             continue
-        path = os.path.normpath(feature_path)
-        key = hash(fold(places.find(path)))
-        if key in features:
-            doubtful.add(key)
-        features.add(key)
+        paths = tuple(map(_normalise, feature_paths))
+        for path in paths:
+            key = hash(fold(places.find(path)))
+            if key in features:
+                doubtful.add(key)
+            features.add(key)
         if _may_be_feature_file(video_path):
             others |= {hash(fold(place)) for place in _places_of_video(places, video_path)}
-        rows.append(Row(Source(video_path, _seconds(start), _seconds(end)), (path,)))
+        rows.append(Row(Source(video_path, _seconds(start), _seconds(end)), paths))
     doubtful |= others & features
     del features, others
     owner_of = _find_owners(places, own_places)
     if doubtful or owner_of:
-        collisions = _Collisions(places, doubtful, own_places, owner_of)
+        collisions = _Collisions(places, doubtful, own_places, owner_of, allowed_schemes)
         problems += (
-            f"{csv_path}, line {line}: {problem}" for line, problem in collisions.find(csv_path)
+            f"{csv_path}, line {line}: {problem}"
+            for line, problem in collisions.find(csv_path, names)
         )
     problems += _folder_problems(rows)
     if problems:
         # Otherwise planning finds these, as it looks at each feature file anyway.
-        paths = (path for row in rows for path in row.feature_paths)
-        problems += [f"{path}: is a folder" for path in paths if os.path.isdir(path)]
+        every = (path for row in rows for path in row.feature_paths)
+        problems += [f"{path}: is a folder" for path in local_paths(every) if os.path.isdir(path)]
         raise UserError(problems)
     return rows
 
 
-def _read_lines(csv_path: str | os.PathLike) -> Iterator[tuple[int, str, str, str, str]]:
-    """Yield the number, video_path, feature_path, start and end of each line that is not blank."""
-    for line, (video_path, feature_path, start, end) in read_cells(
-        csv_path, COLUMNS, optional=PART_COLUMNS, suffixes=FEATURE_SUFFIXES
+def _read_lines(
+    csv_path: str | os.PathLike, names: Sequence[str]
+) -> Iterator[tuple[int, str, list[str], str, str]]:
+    """Yield the number, video_path, feature_path of each recipe, start and end of each line that
+    is not blank."""
+    video_column, feature_column = COLUMNS
+    columns = [
+        (f"{feature_column}_{name}", feature_column) if name else feature_column for name in names
+    ]
+    for line, (video_path, *cells, start, end) in read_cells(
+        csv_path, [video_column, *columns], optional=PART_COLUMNS, suffixes=FEATURE_SUFFIXES
     ):
-        if video_path or feature_path or start or end:
-            yield line, video_path, feature_path, start, end
+        if video_path or start or end or any(cells):
+            feature_paths = [
+                cell.replace(PLACEHOLDER, name) if name else cell
+                for cell, name in zip(cells, names, strict=True)
+            ]
+            yield line, video_path, feature_paths, start, end
 
 
 def _seconds(cell: str) -> float | None:
     """Return the seconds in a cell of `start` or `end`; None for 0, where all videos start."""
     return float(cell) or None if cell else None
+
+
+def _normalise(path: str) -> str:
+    return path if is_url(path) else os.path.normpath(path)
 
 
 def _may_be_feature_file(video_path: str) -> bool:
@@ -133,6 +170,8 @@ def _may_be_feature_file(video_path: str) -> bool:
 
 def _places_of_video(places: Places, video_path: str) -> set[str]:
     """Return the place of a video, and that of what it leads to if it is a link."""
+    if is_url(video_path):
+        return {video_path}
     return {places.find(os.path.normpath(video_path)), os.path.realpath(video_path)}
 
 
@@ -156,6 +195,7 @@ class _Collisions:
         doubtful: hashes of the places that may be those of two files.
         own_places: of a run, each with what it is.
         owner_of: by folder, the one of these that it is in.
+        allowed_schemes: of URLs that may stand in the CSV.
     """
 
     def __init__(
@@ -164,27 +204,30 @@ class _Collisions:
         doubtful: set[int],
         own_places: Mapping[str, str],
         owner_of: Mapping[str, str],
+        allowed_schemes: Collection[str],
     ):
         self._places = places
+        self._allowed_schemes = allowed_schemes
         self._doubtful = doubtful
         self._own_places = own_places
         self._owner_of = owner_of
         self._videos: defaultdict[str, list[tuple[int, str]]] = defaultdict(list)
         self._before: defaultdict[str, list[tuple[int, str, str]]] = defaultdict(list)
 
-    def find(self, csv_path: str | os.PathLike) -> Iterator[tuple[int, str]]:
+    def find(self, csv_path: str | os.PathLike, names: Sequence[str]) -> Iterator[tuple[int, str]]:
         """Yield the line of each row that has such a feature_path, and what is wrong with it."""
         features = []
-        for line, video_path, feature_path, start, end in _read_lines(csv_path):
-            if problems_of(video_path, feature_path, start, end):
+        for line, video_path, feature_paths, start, end in _read_lines(csv_path, names):
+            if _problems_of_line(video_path, feature_paths, start, end, self._allowed_schemes):
                 continue
             if _may_be_feature_file(video_path):
                 for place in _places_of_video(self._places, video_path):
                     self._videos[fold(place)].append((line, place))
-            place = self._places.find(os.path.normpath(feature_path))
-            is_doubtful = hash(fold(place)) in self._doubtful
-            if is_doubtful or os.path.dirname(place) in self._owner_of:
-                features.append((line, feature_path, place))
+            for feature_path in feature_paths:
+                place = self._places.find(_normalise(feature_path))
+                is_doubtful = hash(fold(place)) in self._doubtful
+                if is_doubtful or os.path.dirname(place) in self._owner_of:
+                    features.append((line, feature_path, place))
         for line, feature_path, place in features:
             for problem in self._problems_of(line, feature_path, place):
                 yield line, f"feature_path {feature_path} {problem}"
@@ -202,29 +245,64 @@ class _Collisions:
                 break
         for line_before, path_before, place_before in self._before[key]:
             if self._places.is_one_file(place, place_before):
-                is_as_written = os.path.normpath(path_before) == os.path.normpath(feature_path)
+                is_as_written = _normalise(path_before) == _normalise(feature_path)
                 as_there = "" if is_as_written else f", where it is called {path_before}"
+                where = f"line {line_before}" if line_before != line else "another backbone"
                 yield (
-                    f"is that of line {line_before} too{as_there}. Give every row a feature_path "
-                    "of its own"
+                    f"is that of {where} too{as_there}. Give every row a feature_path of its own"
                 )
                 break
         else:
             self._before[key].append((line, feature_path, place))
 
 
-def problems_of(video_path: str, feature_path: str, start: str = "", end: str = "") -> list[str]:
+def _problems_of_line(
+    video_path: str,
+    feature_paths: Sequence[str],
+    start: str,
+    end: str,
+    allowed_schemes: Collection[str],
+) -> list[str]:
+    """Return what is wrong with the text of a row, whose feature files must be several."""
+    problems: list[str] = []
+    for feature_path in dict.fromkeys(feature_paths):
+        problems += problems_of(
+            video_path, feature_path, start, end, allowed_schemes=allowed_schemes
+        )
+    if not problems and len({*map(_normalise, feature_paths)}) < len(feature_paths):
+        problems.append(
+            f"feature_path {feature_paths[0]} would be that of {len(feature_paths)} backbones. "
+            f"Put {PLACEHOLDER} in it, which stands for the name of each, or give each a column "
+            "of its own, feature_path_NAME"
+        )
+    return list(dict.fromkeys(problems))
+
+
+def problems_of(
+    video_path: str,
+    feature_path: str,
+    start: str = "",
+    end: str = "",
+    *,
+    allowed_schemes: Collection[str] = (),
+) -> list[str]:
     """Return what is wrong with the text of one row, without a look at the disk."""
     problems = []
     for column, path in zip(COLUMNS, (video_path, feature_path), strict=True):
         if problem := path_problem(path):
+            problems.append(f"{column} {redact(problem) if is_url(path.strip()) else problem}")
+        elif is_url(path) and (
+            problem := url_problem(path, allowed_schemes, is_output=column == COLUMNS[1])
+        ):
             problems.append(f"{column} {problem}")
     if not problems and not feature_path.endswith(FEATURE_SUFFIXES):
         problems.append(f"feature_path {feature_path} must end in {' or '.join(FEATURE_SUFFIXES)}")
-    if NOT_FOR_OUTPUTS.search(feature_path):
+    if NOT_FOR_OUTPUTS.search(feature_path.replace(PLACEHOLDER, "")):
+        shown = redact(feature_path) if is_url(feature_path) else feature_path
         problems.append(
-            f"feature_path {feature_path!r} holds a brace or a line break, which Snakemake "
-            "cannot have in the name of an output. Rename it (video paths may hold them)"
+            f"feature_path {shown!r} holds a brace or a line break, which Snakemake "
+            f"cannot have in the name of an output. Rename it (video paths may hold them; "
+            f"{PLACEHOLDER} stands for the name of the backbone)"
         )
     if start or end:
         problems += _problems_of_part(start, end)
@@ -263,7 +341,7 @@ def _problems_of_part(start: str, end: str) -> list[str]:
 def _folder_problems(rows: list[Row]) -> list[str]:
     """Return the feature folders that cannot be made or written to; looks once at each of them."""
     problems = []
-    features = {path for row in rows for path in row.feature_paths}
+    features = {path for row in rows for path in local_paths(row.feature_paths)}
     for folder in sorted({os.path.dirname(path) for path in features}):
         path = Path(folder)
         inside = next((str(p) for p in (path, *path.parents) if str(p) in features), None)

@@ -9,9 +9,12 @@ from collections.abc import Sequence
 from functools import cache
 from typing import IO, Any
 
+from videofeatures.errors import VideoError
 from videofeatures.files import stat_or_none
+from videofeatures.listing import FileStat, Look
 from videofeatures.networks.recipe import Recipe
 from videofeatures.records import Record, Records
+from videofeatures.remote import RemoteStat, open_file
 from videofeatures.settings import Trust
 from videofeatures.source import Source
 
@@ -34,12 +37,20 @@ FINE_NS = 1_000_000
 class Staleness:
     """Tells why feature files are stale, for several threads at a time."""
 
-    def __init__(self, recipes: Sequence[Recipe], records: Records, trust: Trust = "time"):
+    def __init__(
+        self,
+        recipes: Sequence[Recipe],
+        records: Records,
+        trust: Trust = "time",
+        look: Look = stat_or_none,
+    ):
         """
         Args:
             recipes: that feature files are made by.
             trust: what tells that a video has changed: its `size` alone, or its `time`, too.
+            look: at videos.
         """
+        self._look = look
         self._recipes = recipes
         self._records = records
         self._trust = trust
@@ -48,12 +59,12 @@ class Staleness:
 
         @cache  # a changed setting is the same for thousands of rows
         def difference(old_digest: str, number: int) -> str:
-            return _difference(records.settings.get(old_digest), numerics[number])
+            return describe_difference(records.settings.get(old_digest), numerics[number])
 
         self._difference = difference
 
     def why(
-        self, source: Source, path: str, feature: os.stat_result, number: int
+        self, source: Source, path: str, feature: FileStat, number: int
     ) -> tuple[str, str] | None:
         """Return why a feature file has to be made again, and a detail or "", or None.
 
@@ -79,13 +90,12 @@ class Staleness:
                 return NOT_WHOLE, f"{feature.st_size:,} bytes, and {num_bytes:,} of features alone"
         elif fault := find_fault(path, recipe):
             return NOT_WHOLE, fault
-        video = stat_or_none(source.path)
+        video = self._look(source.path)
         if video is None:
             return None
         if made is not None:
             return None if is_same_video(made, video, self._trust) else (CHANGED, "")
-        is_older = feature.st_mtime_ns < video.st_mtime_ns and self._trust == "time"
-        return (OLDER, "") if is_older else None
+        return (OLDER, "") if self._trust == "time" and _is_older(feature, video) else None
 
 
 def find_difference(record: Record, recipe: Recipe) -> str | None:
@@ -102,16 +112,29 @@ def is_same_part(record: Record, source: Source) -> bool:
     return (record.start_seconds, record.end_seconds) == source.part
 
 
-def is_same_video(record: Record, video: os.stat_result | None, trust: Trust = "time") -> bool:
+def is_same_video(record: Record, video: FileStat | None, trust: Trust = "time") -> bool:
     """Return whether a record is of this video as it is now, None if there is none.
 
-    Copies keep a video's size, and of its times what the file system or the archive can hold.
+    Copies keep a video's size, and of its times what the file system or the archive can hold. In a
+    bucket, an ETag tells more than a time, which is that of the copy.
     """
     if video is None or record.video_size is None or record.video_mtime_ns is None:
         return video is None and record.video_size is None
     if video.st_size != record.video_size:
         return False
-    return trust == "size" or _is_same_time(video.st_mtime_ns, record.video_mtime_ns)
+    if trust == "size":
+        return True
+    if record.video_etag and isinstance(video, RemoteStat) and video.etag:
+        return record.video_etag == video.etag
+    return _is_same_time(video.st_mtime_ns, record.video_mtime_ns)
+
+
+def _is_older(feature: FileStat, video: FileStat) -> bool:
+    """Return whether a file was written before another; of objects, to the second, of which many
+    storages keep no parts."""
+    has_object = isinstance(feature, RemoteStat) or isinstance(video, RemoteStat)
+    unit_ns = SECOND_NS if has_object else 1
+    return feature.st_mtime_ns // unit_ns < video.st_mtime_ns // unit_ns
 
 
 def _is_same_time(one_ns: int, other_ns: int) -> bool:
@@ -131,8 +154,9 @@ def find_fault(path: str, recipe: Recipe) -> str | None:
     import numpy as np  # a job, which imports this, does without for a while
 
     try:
-        with open(path, "rb") as file:
-            num_bytes = os.fstat(file.fileno()).st_size
+        with open_file(path) as file:
+            num_bytes = file.seek(0, os.SEEK_END)
+            file.seek(0)
             if not num_bytes:
                 return "an empty file"
             if not path.endswith(".npz"):
@@ -146,6 +170,8 @@ def find_fault(path: str, recipe: Recipe) -> str | None:
                     shape, dtype = _read_header(member)
     except OSError as error:
         return error.strerror or str(error)
+    except VideoError as error:
+        return error.reason
     except Exception as error:  # half a dozen kinds, for a file that is none
         return f"no features of NumPy: {error}"
     is_like_features = dtype.kind == "f" and len(shape) == recipe.num_dims and shape[0]
@@ -172,7 +198,12 @@ def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], Any]:
     return shape, dtype
 
 
-def _difference(before: dict[str, Any] | None, after: dict[str, Any]) -> str:
+def describe_difference(before: dict[str, Any] | None, after: dict[str, Any]) -> str:
+    """Return each setting that two feature files were made with differently, for people.
+
+    Args:
+        before: of one of them; None if they are not known, which gives "".
+    """
     if before is None:
         return ""
     keys = sorted(before.keys() | after.keys())

@@ -20,9 +20,10 @@ MAX_SECONDS = 600
 """The report of a million rows took 94 s (measured); a disk may be slower."""
 
 
-def report_path(results: str | os.PathLike) -> Path:
-    """Return the path of a collection's report."""
-    return Path(results) / "report.html"
+def report_path(results: str | os.PathLike, name: str = "") -> Path:
+    """Return the path of a collection's report: of one recipe of several, by its name, but for the
+    first, whose page stands for all."""
+    return Path(results) / (f"report-{name}.html" if name else "report.html")
 
 
 def try_write_report(config: Mapping[str, Any]) -> str:

@@ -35,6 +35,10 @@ DEVICE_FACTS = ("dtype", "device", "device_uuid", "ffmpeg")
 TIMES = ("seconds", "startup_seconds", "compute_seconds", "idle_seconds", "decode_cpu_seconds")
 
 
+TEXTS = ("video_path", "feature_path", "backbone", "reason", "ffmpeg_lines", "fallback")
+"""Columns of the manifest that are no numbers, though they may look like some."""
+
+
 class Collected(NamedTuple):
     """The tables of a collection.
 
@@ -43,13 +47,19 @@ class Collected(NamedTuple):
             are not known.
         attempts: one line for each time that a row was done or failed, in the order of time;
             `process` is its place in `processes`, `run_number` that of its run.
-        processes: one line for each job: what it computed on and with, and, if it came to its
-            end, where its time went.
+        processes: one line for each job: its recipes (`made_with`: weights by digest), what it
+            computed on and with, and, if it came to its end, where its time went.
     """
 
     rows: pd.DataFrame
     attempts: pd.DataFrame
     processes: pd.DataFrame
+
+    def of(self, name: str) -> Collected:
+        """Return what is of the feature files of one recipe of several."""
+        rows = self.rows[self.rows["backbone"] == name].reset_index(drop=True)
+        attempts = self.attempts[self.attempts["feature_path"].isin(rows["feature_path"])]
+        return self._replace(rows=rows, attempts=attempts.reset_index(drop=True))
 
     def done(self) -> pd.DataFrame:
         """Return the rows that are done, by feature path, each joined with its last record."""
@@ -70,7 +80,7 @@ def collect(results: str | os.PathLike) -> Collected:
     """
     rows = pd.read_csv(
         manifest_path(results),
-        dtype={"video_path": str, "feature_path": str, "reason": str, "ffmpeg_lines": str},
+        dtype=dict.fromkeys(TEXTS, str),
         keep_default_na=False,
         na_values={
             name: [""]
@@ -102,13 +112,19 @@ def _add_line(
 ) -> None:
     """Add a line of the record file of this name to the tables."""
     if line["status"] == "process":
+        made_with = {line["digest"]: line.get("weights")}
+        if processes and processes[-1]["name"] == name and processes[-1]["begins"]:
+            processes[-1]["made_with"] |= made_with  # one more recipe
+            return
         # Before version 0.4.0, it told of the device, too.
-        processes.append({"name": name, **dict.fromkeys(DEVICE_FACTS), **line})
-    elif line["status"] == "device":
-        for process in reversed(processes):
-            if process["name"] != name:
-                break
-            process |= {key: line.get(key) for key in DEVICE_FACTS}
+        facts = {"name": name, "made_with": made_with, **dict.fromkeys(DEVICE_FACTS), **line}
+        processes.append(facts | {"begins": True})
+        return
+    if processes and processes[-1]["name"] == name:
+        processes[-1]["begins"] = False
+    if line["status"] == "device":
+        if processes and processes[-1]["name"] == name:
+            processes[-1] |= {key: line.get(key) for key in DEVICE_FACTS}
     elif line["status"] == "end" and processes:
         processes[-1] |= {key: value for key, value in line.items() if key in TIMES}
     elif line["status"] == "done" or line["status"] == "failed":

@@ -11,6 +11,7 @@ from typing import Any
 
 from videofeatures.errors import UserError, describe_os_error
 from videofeatures.files import replace_text, text_cell
+from videofeatures.listing import Look
 from videofeatures.planning.plan import Plan, Target, make_plan
 from videofeatures.planning.rows import Row
 from videofeatures.records import Record
@@ -25,6 +26,7 @@ same, and stale: the column `stale` says why."""
 COLUMNS = (
     "video_path",
     "feature_path",
+    "backbone",
     "start_seconds",
     "end_seconds",
     "state",
@@ -36,8 +38,9 @@ COLUMNS = (
     "seconds",
     "damaged_share",
     "ffmpeg_lines",
+    "fallback",
 )
-NUM_FACTS = 6
+NUM_FACTS = 7
 """Of these, the last ones, which a record fills."""
 
 
@@ -90,10 +93,10 @@ def _lines(plan: Plan) -> Iterator[tuple[str, list[object]]]:
     target_of = {target.feature_path: target for target in plan.not_done}
 
     def states_of(row: Row) -> list[str]:
-        return [_state(target_of.get(path)) for path in row.feature_paths]
+        return [_state(target_of.get(path), plan.look) for path in row.feature_paths]
 
     for row, states in zip(plan.rows, threaded_map(states_of, plan.rows), strict=True):
-        for path, state in zip(row.feature_paths, states, strict=True):
+        for recipe, path, state in zip(plan.recipes, row.feature_paths, states, strict=True):
             target, record = target_of.get(path), None
             reason = stale = ""
             if target is None:
@@ -108,15 +111,15 @@ def _lines(plan: Plan) -> Iterator[tuple[str, list[object]]]:
                     reasons["pending"] = f"{target.why}; the machine failed: {failure.reason}"
                 reason = reasons.get(state, target.why)
             texts = (text_cell(reason), text_cell(stale))
-            cells = [row.source.path, path, *part_cells(row.source), state]
+            cells = [row.source.shown_path, path, recipe.name, *part_cells(row.source), state]
             yield state, [*cells, *texts, *_facts(record)]
 
 
-def _state(target: Target | None) -> str:
+def _state(target: Target | None, look: Look) -> str:
     """Return the state of a feature file, as a target if it is pending."""
     if target is None:
         return "done"
-    if not os.path.exists(target.source.path):
+    if look(target.source.path) is None:
         return "missing"
     return "failed" if target.fails_again else "pending"
 
@@ -133,4 +136,8 @@ def _facts(record: Record | None) -> list[object]:
         record.damaged_share,
     )
     complaints = text_cell(" | ".join(record.ffmpeg_lines))
-    return [*("" if fact is None else fact for fact in facts), complaints]
+    return [
+        *("" if fact is None else fact for fact in facts),
+        complaints,
+        text_cell(record.fallback or ""),
+    ]

@@ -56,28 +56,52 @@ NEUTRAL = "#2f7ed8"
 def write_report(config: Mapping[str, Any], *, keep_manifest: bool = False) -> Path:
     """Write `<results>/report.html`, one file that needs no network; return its path.
 
+    Where a configuration has several recipes, it is the page of the first one, and each of the
+    others has one beside it.
+
     Args:
         config: as it was given; it is checked.
         keep_manifest: start from the manifest that is there; else it is written, too.
 
     Raises:
         UserError: the configuration or its CSV cannot be used.
-        OSError: the page cannot be written.
+        OSError: a page cannot be written.
     """
-    started = time.monotonic()
-    checked = check_config(config)
-    _, (recipe,) = find_recipes(checked)
+    configs = check_config(config)
+    _, recipes = find_recipes(configs)
     if not keep_manifest:
         write_manifest(make_plan(config))
-    collected = collect(checked.results)
+    results = next(iter(configs.values())).results
+    collected = collect(results)
+    paths = {
+        recipe.name: report_path(results, recipe.name if number else "")
+        for number, recipe in enumerate(recipes)
+    }
+    for recipe in recipes:
+        is_one = len(recipes) == 1
+        _write_page(
+            collected if is_one else collected.of(recipe.name),
+            configs[recipe.name],
+            recipe,
+            paths[recipe.name],
+            others={} if is_one else {name: path.name for name, path in paths.items()},
+        )
+    return report_path(results)
+
+
+def _write_page(
+    collected: Collected, config: Config, recipe: Recipe, path: Path, others: Mapping[str, str]
+) -> None:
+    """Write the page of one recipe, with links to those of all, by name, where they are several."""
+    started = time.monotonic()
     done = collected.done()
     figures = Figures()
     content = {
-        "title": "Features of " + Path(checked.videos).name,
-        "subtitle": _subtitle(checked, recipe),
+        "title": "Features of " + Path(config.videos).name,
+        "subtitle": _subtitle(config, recipe),
         **_counts(collected, done, recipe),
         **_problems(collected.rows),
-        **_samples_map_and_pairs(done, checked, recipe, figures),
+        **_samples_map_and_pairs(done, config, recipe, figures),
         **_distributions(done, figures),
         **_times(collected, figures),
         **_settings(collected, done, recipe),
@@ -97,14 +121,13 @@ def write_report(config: Mapping[str, Any], *, keep_manifest: bool = False) -> P
     page = _template().render(
         **content,
         contents=contents,
+        pages=[(name, file, name == recipe.name) for name, file in others.items()],
         bokeh_js=Resources(mode="inline", components=["bokeh"]).render_js(),
         script=figures.script(),
         seconds=f"{time.monotonic() - started:.0f}",
     )
-    path = report_path(checked.results)
     with replace_file(path, tidy=True) as file:
         file.write(figures.put_into(page).encode(errors="replace"))
-    return path
 
 
 class Figures:
@@ -174,6 +197,8 @@ def _counts(collected: Collected, done: pd.DataFrame, recipe: Recipe) -> dict[st
     ]
     if len(complained):
         totals.append(("done with complaints", f"{len(complained):,}"))
+    if num_fallbacks := int((done["fallback"] != "").sum()):
+        totals.append(("decoded on the CPU, not on the device", f"{num_fallbacks:,}"))
     return {
         "states": states,
         "totals": [{"name": n, "value": v, "colour": NEUTRAL} for n, v in totals],
@@ -269,6 +294,7 @@ def _samples(
     done: pd.DataFrame, config: Config, recipe: Recipe, classifier: Classifier | None
 ) -> list[samples.Sample]:
     """Return some videos in detail, with their pictures."""
+    # Those in buckets are not brought for their pictures.
     present = done[done["video_path"].map(os.path.exists)]
     chosen = (present if len(present) else done).sample(frac=1, random_state=1)
     without_pictures = []
@@ -456,7 +482,8 @@ def _settings(collected: Collected, done: pd.DataFrame, recipe: Recipe) -> dict[
     lines = [(key, str(value)) for key, value in recipe.numerics.items()]
     processes = collected.processes
     if not processes.empty:
-        mine = processes[processes["digest"] == recipe.digest]
+        mine = processes[processes["made_with"].map(lambda made: recipe.digest in made)]
+        mine = mine.assign(weights=mine["made_with"].map(lambda made: made[recipe.digest]))
         for key in ("program", "weights", "dtype", "ffmpeg", "torch"):
             values = dict.fromkeys((mine if len(mine) else processes)[key].dropna().astype(str))
             lines.append((key, ", ".join(values)))

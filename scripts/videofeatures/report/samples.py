@@ -98,7 +98,7 @@ def read_means(paths: Iterable[str], *, max_seconds: float) -> Features:
         try:
             features, _ = read_features(path)
             mean = _as_rows(features).astype(np.float32).mean(axis=0)
-        except (OSError, ValueError):
+        except (OSError, ValueError, VideoError):
             return None  # not one of ours, or gone
         return mean if mean.ndim == 1 and np.isfinite(mean).all() else None
 

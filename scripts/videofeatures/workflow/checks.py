@@ -6,9 +6,12 @@ import contextlib
 import os
 import platform
 import shutil
+import threading
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,11 +19,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import psutil
 
-from videofeatures.decoding.clips import Decoding
 from videofeatures.decoding.decoder import VideoMetadata
+from videofeatures.decoding.decoding import Decoding
 from videofeatures.decoding.ffmpeg import ffmpeg_path, ffmpeg_version, find_codecs
 from videofeatures.decoding.ffmpeg_decoder import FfmpegDecoder
+from videofeatures.decoding.hwaccel import check_hwaccel, find_hwaccel
 from videofeatures.errors import UserError, VideoError, describe_os_error
+from videofeatures.extraction.fetching import files_below
+from videofeatures.extraction.scratch import open_scratch
 from videofeatures.files import replace_file
 from videofeatures.networks import hub
 from videofeatures.networks.classifier import find_classifier
@@ -39,7 +45,9 @@ from videofeatures.planning.estimate import Estimate, estimate
 from videofeatures.planning.plan import Plan, make_plan
 from videofeatures.report.thumbnails import contact_sheet
 from videofeatures.settings import Settings
+from videofeatures.source import Source
 from videofeatures.units import describe_bytes, describe_seconds
+from videofeatures.urls import is_url, local_paths
 
 CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mpeg2video", "wmv3")
 """Codecs of nearly all videos of the web and of cameras."""
@@ -74,16 +82,22 @@ def check_all(config: dict[str, Any]) -> Iterator[Finding]:
     except OSError as error:
         yield Finding(False, "input", describe_os_error(error))
         return
-    expected = estimate(plan.not_done, plan.config)
+    expected = estimate(plan.not_done, plan.config, plan.look)
     yield check_rows(plan, expected)
-    paths = (path for row in plan.rows for path in row.feature_paths)
+    if urls := [row.source.path for row in plan.rows if is_url(row.source.path)]:
+        yield _guarded("elsewhere", lambda: check_elsewhere(urls, plan))
+    paths = local_paths(path for row in plan.rows for path in row.feature_paths)
     folders = sorted({os.path.dirname(path) or "." for path in paths})
     yield _guarded("folders", lambda: check_folders([*folders, plan.config.results]))
     yield _guarded("disk", lambda: check_disk(folders, plan.recipes, expected))
     yield _guarded("device", lambda: check_device(plan.config))
-    yield _guarded("weights", lambda: check_weights(plan.weights))
-    if plan.weights.shared_path.exists():
-        yield _guarded("a video", lambda: check_video(plan))
+    if plan.config.hwaccel != "none":
+        yield _guarded("decoding", lambda: check_decoding(plan.config.hwaccel))
+    for weights in plan.weights:
+        yield _guarded("weights", partial(check_weights, weights))
+    for recipe in plan.recipes:
+        if os.path.exists(recipe.weights_path):
+            yield _guarded("a video", partial(check_video, plan, recipe))
 
 
 def _guarded(subject: str, check: Callable[[], Finding]) -> Finding:
@@ -115,7 +129,9 @@ def check_ffmpeg() -> Finding:
 def check_rows(plan: Plan, expected: Estimate) -> Finding:
     """Check that there are rows, and that their videos are there."""
     rows, pending = plan.rows, plan.not_done
-    text = f"{plan.config.videos}: {len(rows):,} rows, {len(rows) - len(pending):,} done"
+    of_rows = f"{plan.num_files:,} feature files, " if len(plan.recipes) > 1 else ""
+    num_done = plan.num_files - len(pending)
+    text = f"{plan.config.videos}: {len(rows):,} rows, {of_rows}{num_done:,} done"
     if not rows:
         return Finding(False, "videos", f"{text}. Write rows, or make them with make_csv.py")
     if not pending:
@@ -124,6 +140,41 @@ def check_rows(plan: Plan, expected: Estimate) -> Finding:
     if expected.num_seen and expected.num_missing == expected.num_seen:
         return Finding(False, "videos", f"{text}. Are the paths those of this machine?")
     return Finding(True, "videos", text)
+
+
+def check_elsewhere(urls: Sequence[str], plan: Plan) -> Finding:
+    """Check that a video that is not on a disk can be brought, and how fast it comes.
+
+    Raises:
+        OSError: there is no scratch folder.
+    """
+    url = next((url for url in urls if plan.look(url) is not None), None)
+    if url is None:
+        return Finding(False, "elsewhere", f"none of the {len(urls):,} URLs is there")
+    started = time.monotonic()
+    try:
+        with _brought(Source(url), plan.config) as source:
+            seconds = time.monotonic() - started
+            num_bytes = os.path.getsize(source.path)
+    except VideoError as error:
+        return Finding(False, "elsewhere", f"{Source(url)}: {error.reason}")
+    text = f"{Source(url)}: {describe_bytes(num_bytes)} came in {describe_seconds(seconds)}"
+    return Finding(True, "elsewhere", f"{text} ({describe_bytes(num_bytes / seconds)}/s)")
+
+
+@contextlib.contextmanager
+def _brought(source: Source, settings: Settings) -> Iterator[Source]:
+    """Yield a source whose video is on a disk.
+
+    Raises:
+        VideoError, OSError: it cannot be brought.
+    """
+    if not is_url(source.path):
+        yield source
+        return
+    with open_scratch(settings.scratch) as folder:
+        files = files_below(folder, settings, Counter([source.path]), threading.Event())
+        yield source._replace(path=files.bring(source.path).path)
 
 
 def check_folders(folders: Sequence[str]) -> Finding:
@@ -185,6 +236,20 @@ def check_device(settings: Settings) -> Finding:
     return Finding(memory > LITTLE_MEMORY_BYTES, "device", text)
 
 
+def check_decoding(hwaccel: str) -> Finding:
+    """Check that the device decodes that is to decode.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if hwaccel == "auto":
+        kind = find_hwaccel()
+        text = "no device decodes here: the CPU does" if kind == "none" else f"{kind}, and the CPU"
+        return Finding(True, "decoding", text)
+    check_hwaccel(hwaccel)
+    return Finding(True, "decoding", f"{hwaccel} has decoded a frame")
+
+
 def check_weights(weights: Weights) -> Finding:
     """Check that the weights are there, and fit, or can be downloaded.
 
@@ -213,34 +278,36 @@ def check_weights(weights: Weights) -> Finding:
     return Finding(True, "weights", f"{path}, which fits; SHA-256 {weights.identity}…")
 
 
-def check_video(plan: Plan) -> Finding:
+def check_video(plan: Plan, recipe: Recipe) -> Finding:
     """Check that a video can be decoded, the first that can, and that its features are finite.
 
-    Leaves `<results>/check.jpg`: what the network saw.
+    Leaves `<results>/check.jpg`, or `check-NAME.jpg` of one of several recipes: what its network
+    saw.
 
     Raises:
         UserError: the device or the weights cannot be used.
         OSError: the picture cannot be written.
     """
     failures = []
-    recipe, settings = plan.recipes[0], plan.config
+    settings = plan.config
     decoder = FfmpegDecoder(settings)
-    present = (row.source for row in plan.rows if os.path.exists(row.source.path))
+    present = (row.source for row in plan.rows if plan.look(row.source.path) is not None)
     for source in islice(present, MAX_VIDEOS_TRIED):
         started = time.monotonic()
-        decoding = Decoding(
-            decoder,
-            source,
-            recipe.view,
-            truncated=settings.truncated,
-            damaged=settings.damaged,
-        )
-        with contextlib.closing(decoding.clips()) as clips:
-            try:
-                pixels = list(islice(clips, MAX_FRAMES_SHOWN))
-            except VideoError as error:
-                failures.append(f"{source}: {error}")
-                continue
+        try:
+            with _brought(source, settings) as on_disk:
+                decoding = Decoding(
+                    decoder,
+                    on_disk,
+                    recipe.view,
+                    truncated=settings.truncated,
+                    damaged=settings.damaged,
+                )
+                with contextlib.closing(decoding.clips()) as clips:
+                    pixels = list(islice(clips, MAX_FRAMES_SHOWN))
+        except VideoError as error:
+            failures.append(f"{source}: {error}")
+            continue
         assert decoding.metadata is not None  # frames came of it
         seconds = time.monotonic() - started
         network = open_network(recipe, settings)
@@ -248,13 +315,15 @@ def check_video(plan: Plan) -> Finding:
         classifier = find_classifier(recipe)
         predictions = classifier.predict(features) if classifier else []
         captions = [best.name for (best,) in predictions]
-        path = Path(settings.results) / "check.jpg"
+        of_which = f"-{recipe.name}" if len(plan.recipes) > 1 else ""
+        path = Path(settings.results) / f"check{of_which}.jpg"
         with replace_file(path) as file:
             contact_sheet(pixels, captions).save(file, "JPEG")
         class_text = f", {captions[0]} to the network" if captions else ""
         kind = "clips" if recipe.view.num_frames_per_clip else "frames"
         text = (
-            f"{source}: {_describe(decoding.metadata)}{class_text}. {len(pixels)} {kind} "
+            f"{source}: {_describe(decoding.metadata)}{of_which.replace('-', ' for ', 1)}"
+            f"{class_text}. {len(pixels)} {kind} "
             f"decoded in {seconds:.1f} s, the network does {rate:.3g} a second; see {path}"
         )
         return Finding(bool(np.isfinite(features).all()), "a video", text)
@@ -263,7 +332,7 @@ def check_video(plan: Plan) -> Finding:
 
 def _measure(network: Network, pixels: Sequence[np.ndarray]) -> tuple[np.ndarray, float]:
     """Return the features of frames or clips, and how many of these a second takes."""
-    size = network.batch_size
+    size = network.batch_sizes[0]
     network.features(np.stack(pixels[:size]))  # what is done once is no measure
     started = time.monotonic()
     parts = [pixels[k : k + size] for k in range(0, len(pixels), size)]

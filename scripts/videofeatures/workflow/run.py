@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from videofeatures.errors import UserError, describe_os_error
 from videofeatures.extraction.claims import remove_abandoned_claims
+from videofeatures.extraction.scratch import remove_scratch_of_killed, scratch_root
 from videofeatures.files import stat_or_none
 from videofeatures.monitoring.progress import Display
 from videofeatures.monitoring.watching import Watcher
+from videofeatures.networks.named_recipes import split_config
 from videofeatures.networks.weights import Weights
 from videofeatures.planning import jobs
 from videofeatures.planning.estimate import estimate
@@ -24,6 +26,7 @@ from videofeatures.planning.rows import read_rows
 from videofeatures.records import Records, read_records
 from videofeatures.report import report_path, try_write_report
 from videofeatures.report.manifest import manifest_path, try_write_manifest
+from videofeatures.urls import absolute, is_url, parse_schemes
 from videofeatures.workflow.leftovers import hold_run, remove_files_of_killed_runs
 
 MAX_LISTED = 20
@@ -38,7 +41,7 @@ class Run:
 
     Attributes:
         jobs: those that are planned; from `start` on, those that run.
-        weights: that they need; None where nothing is planned.
+        weights: that they need; none where nothing is planned.
     """
 
     def __init__(self, config: Mapping[str, Any], display: Display):
@@ -49,7 +52,7 @@ class Run:
             display: of how far the run is; takes what the run has to say, too.
         """
         self.jobs: list[Job] = []
-        self.weights: Weights | None = None
+        self.weights: tuple[Weights, ...] = ()
         self._config = config
         self._display = display
         self._on_demand: list[Job] = []
@@ -93,6 +96,12 @@ class Run:
         self.jobs = cut(plan.pending, 1)
         self._on_demand = cut(plan.not_tried, len(self.jobs) + 1)
 
+    @property
+    def missing_weights(self) -> dict[str, Weights]:
+        """Weights that have yet to be fetched and verified, by the name of their file."""
+        files = {weights.shared_path: weights for weights in self.weights}
+        return {path.name: weights for path, weights in files.items() if not path.exists()}
+
     def describe(self) -> list[str]:
         """Return what will be done and why, in a few lines for people."""
         return self._plan.describe(len(self.jobs)) if self._plan else []
@@ -110,7 +119,7 @@ class Run:
         """Return what lies ahead, from a look at some of the pending videos."""
         if self._plan is None or not self._plan.pending:
             return []
-        return [f"To do: {estimate(self._plan.pending, self._plan.config)}"]
+        return [f"To do: {estimate(self._plan.pending, self._plan.config, self._plan.look)}"]
 
     def find_job(self, name: str) -> Job:
         """Return the job of this name; one that was planned elsewhere is read from its file."""
@@ -147,7 +156,7 @@ class Run:
         Raises:
             UserError: no row has this feature_path.
         """
-        key = os.path.abspath(path)
+        key = absolute(path)
         job = self._job_by_path.get(key)
         if job is None and key not in self._known:
             raise UserError(
@@ -159,20 +168,35 @@ class Run:
         self._asked_for.add(key)
         return str(jobs.end_path(job.results, job.name))
 
+    def find_on_disk(self, targets: Iterable[str]) -> list[str]:
+        """Return what Snakemake is to be asked for, which knows files on disks: of each feature
+        file in a bucket, the end of its job, if it has one.
+
+        Args:
+            targets: what the user asks for.
+
+        Raises:
+            UserError: no row has such a feature_path.
+        """
+        ends = (self.ask_for(path) if is_url(path) else path for path in targets)
+        return [path for path in ends if path is not None]
+
     @cached_property
     def _job_by_path(self) -> dict[str, Job]:
         """By the absolute path of each feature file that is not done."""
         every = (*self.jobs, *self._on_demand)
-        return {
-            os.path.abspath(target.feature_path): job for job in every for target in job.targets
-        }
+        return {absolute(target.feature_path): job for job in every for target in job.targets}
 
     @cached_property
     def _known(self) -> set[str]:
         """The absolute paths of all feature files."""
         # Read again rather than kept: who asks for what is done is rare, and rows are many.
-        rows = read_rows(self._config["videos"])
-        return {os.path.abspath(path) for row in rows for path in row.feature_paths}
+        rows = read_rows(
+            self._config["videos"],
+            tuple(split_config(self._config)),
+            allowed_schemes=parse_schemes(self._config.get("allowed_schemes")),
+        )
+        return {absolute(path) for row in rows for path in row.feature_paths}
 
     def start(self, *, whole: bool = False) -> None:
         """Write what the jobs need to start, before the first one does. Counts once.
@@ -196,6 +220,7 @@ class Run:
         plan, self._plan = self._plan, None  # not needed any more, and large
         first = self.jobs[0]
         remove_files_of_killed_runs(first.results)
+        remove_scratch_of_killed(scratch_root(first.settings.scratch))
         run_name, timeout = jobs.run_name_of(first), first.settings.claim_timeout_seconds
         self._held.enter_context(hold_run(first.results, run_name, timeout))
         try:
@@ -222,7 +247,7 @@ class Run:
 
     def _leave_out(self, job: Job) -> Job | None:
         """Return a job without what nobody has asked for, or None if that leaves nothing."""
-        targets = [t for t in job.targets if os.path.abspath(t.feature_path) in self._asked_for]
+        targets = [t for t in job.targets if absolute(t.feature_path) in self._asked_for]
         return job._replace(targets=tuple(targets)) if targets else None
 
     def end(self, *, latency_seconds: float = 0) -> None:
@@ -254,9 +279,13 @@ class Run:
             records = Records()
         not_done = jobs.find_not_done(self.jobs, records, latency_seconds=latency_seconds)
         self._remove_files()
-        remove_abandoned_claims(target.feature_path for job in self.jobs for target in job.targets)
+        remove_abandoned_claims(
+            (target.feature_path for job in self.jobs for target in job.targets),
+            jobs.plan_folder(self._config["results"]),
+        )
         num_complained = jobs.count_complained(records)
         self._display.say(*jobs.describe_end(self.jobs, not_done, num_complained=num_complained))
+        self._display.say(*jobs.describe_fallbacks(records))
         self._display.say(try_write_manifest(self._config))
         # Who stops a run does not want to wait for a report of it.
         is_whole = all(reason not in (jobs.UNFINISHED, jobs.IN_WORK) for _, reason in not_done)

@@ -112,6 +112,7 @@ def test_what_a_feature_is_can_be_chosen():
     torch.manual_seed(0)
     backbone = from_open_clip.describe("tiny-vit/own")
     assert backbone.poolings == {"projected": 24, "pooled": 32, "mean": 32, "tokens": 32}
+    assert backbone.num_tokens == 16
     state = backbone.build().state_dict()
     pixels = normalised(random_batch(32))
     features = {}

@@ -84,6 +84,7 @@ def test_what_a_feature_is_can_be_chosen():
     }
     assert {name: f.shape[-1] for name, f in features.items()} == backbone.poolings
     assert features["tokens"].shape == (2, 196, 192)
+    assert backbone.num_tokens == 196
     np.testing.assert_allclose(features["tokens"].mean(axis=1), features["mean"], atol=1e-5)
     np.testing.assert_allclose(features["class_token"], features["pooled"], atol=1e-5)
 
@@ -112,5 +113,5 @@ def test_names_of_layers_that_only_timm_knows_are_read(tmp_path):
     state = {f"module.{name}": value for name, value in theirs.state_dict().items()}
     state |= {"module.head.weight": torch.ones(1000, 192), "module.head.bias": torch.ones(1000)}
     torch.save({"model": state}, tmp_path / "original.pth")
-    network = from_timm.convert(str(tmp_path / "original.pth"), "vit_tiny_patch16_224")
+    network = from_timm.convert({}, str(tmp_path / "original.pth"), "vit_tiny_patch16_224")
     assert torch.equal(network.get_parameter("cls_token"), theirs.get_parameter("cls_token"))

@@ -17,7 +17,7 @@ from videofeatures.errors import UserError
 from videofeatures.networks.backbones import families
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +31,13 @@ class Backbone:
         classifier: name of the last layer. Features are what goes into it. "" with an `extractor`.
         extractor: `module:function` that is given the published network and a pooling, and returns
             a network that gives features.
-        converter: `module:function` that is given a file of weights in which layers have other
-            names, and `arguments`, and returns the network with them, as its own library does it.
+        converter: `module:function` that is given weights in which layers have other names, the
+            file that they were read from, and `arguments`, and returns the network with them, as
+            its own library does it.
         feature_dim: length of one feature, of the first pooling.
         poolings: what a feature can be, each with its length, the default first; see `POOLINGS`.
+        num_tokens: how many of them a row has with the pooling `tokens`, at the size of `view`; 0
+            without that.
         weights: origins by the names of the weights, the first by default: URLs; `hf://` with a
             repository, a file, and the file's SHA-256 if it is known; or `package:module/path` for
             a file that a Python package ships. A file name like `…-394f9c45.pth` ends in the first
@@ -54,6 +57,7 @@ class Backbone:
     converter: str = ""
     feature_dim: int
     poolings: dict[str, int] = field(default_factory=dict)
+    num_tokens: int = 0
     weights: dict[str, str]
     view: View
     mean: tuple[float, float, float]
@@ -87,13 +91,17 @@ class Backbone:
         network.set_submodule(self.classifier, nn.Identity())
         return network
 
-    def convert(self, path: str) -> nn.Module:
+    def convert(self, state: dict[str, Tensor], path: str) -> nn.Module:
         """Return the published network with the weights of a file that names layers otherwise.
+
+        Args:
+            state: the weights.
+            path: of the file, for libraries that read it by themselves.
 
         Raises:
             Exception: of any kind, as the library has it: the file does not fit.
         """
-        return _resolve(self.converter)(path, *self.arguments)
+        return _resolve(self.converter)(state, path, *self.arguments)
 
 
 def _resolve(name: str) -> Callable[..., Any]:

@@ -39,7 +39,7 @@ FAMILIES = {
 SHARED_FOLDER = Path("resources/backbones")
 """Where descriptions are kept, beside the weights; all nodes read them."""
 
-FORM = 1
+FORM = 2
 """Raised when what a description says, or how a family makes it, changes."""
 
 MAX_SECONDS = 300

@@ -49,7 +49,7 @@ def describe(name: str) -> Backbone:
     config["size"] = tower.image_size
     preset = image_transform_v2(PreprocessCfg(**config), is_train=False)
     steps = read_steps(preset.transforms, name=f"open_clip:{name}")
-    poolings = _find_poolings(tower)
+    poolings, num_tokens = _find_poolings(tower)
     return Backbone(
         constructor=f"{HERE}:build",
         arguments=(model, tag),
@@ -57,6 +57,7 @@ def describe(name: str) -> Backbone:
         converter=f"{HERE}:convert",
         feature_dim=next(iter(poolings.values())),
         poolings=poolings,
+        num_tokens=num_tokens,
         weights=_find_weights(model, tag),
         view=View(frame_rate=1, **steps.view),
         mean=steps.mean,
@@ -72,7 +73,7 @@ def build(model: str, tag: str) -> nn.Module:
         return _build(model, tag)
 
 
-def convert(path: str, model: str, tag: str) -> nn.Module:
+def convert(_: dict[str, torch.Tensor], path: str, model: str, tag: str) -> nn.Module:
     """Return the image tower of a model with the weights of a file, in whatever form open_clip
     takes: of both towers, or of MobileCLIP's own program.
 
@@ -165,17 +166,20 @@ def _build_whole(model: str, tag: str) -> open_clip.CLIP:
     )
 
 
-def _find_poolings(tower: nn.Module) -> dict[str, int]:
-    """Return what can be made of a tower's output, each with its length, by trying it out."""
+def _find_poolings(tower: nn.Module) -> tuple[dict[str, int], int]:
+    """Return what can be made of a tower's output, each with its length, and how many tokens there
+    are, by trying it out."""
     size: Any = tower.image_size
     height, width = (size, size) if isinstance(size, int) else size
     images = torch.empty(1, 3, height, width, device="meta")
-    poolings = {}
+    poolings, num_tokens = {}, 0
     for pooling in _names_of_poolings(tower, images):
         with torch.inference_mode():
             features = _Features(tower, pooling)(images)
         poolings[pooling] = int(features.shape[-1])
-    return poolings
+        if pooling == "tokens":
+            num_tokens = int(features.shape[1])
+    return poolings, num_tokens
 
 
 def _names_of_poolings(tower: nn.Module, images: torch.Tensor) -> tuple[str, ...]:

@@ -41,7 +41,7 @@ def describe(name: str) -> Backbone:
     data = timm.data.resolve_model_data_config(network)
     transform = timm.data.create_transform(**data, is_training=False)
     steps = read_steps(transform.transforms, name=f"timm:{name}")
-    poolings = _find_poolings(network, data["input_size"])
+    poolings, num_tokens = _find_poolings(network, data["input_size"])
     classes = ""
     if timm.data.infer_imagenet_subset(network) == "imagenet-1k":
         classes = "torchvision.models:ResNet50_Weights.IMAGENET1K_V1"  # in the same order
@@ -53,6 +53,7 @@ def describe(name: str) -> Backbone:
         converter=f"{HERE}:convert",
         feature_dim=next(iter(poolings.values())),
         poolings=poolings,
+        num_tokens=num_tokens,
         weights=_find_weights(config),
         view=View(frame_rate=1, **steps.view),
         mean=steps.mean,
@@ -68,7 +69,7 @@ def build(name: str) -> nn.Module:
     return timm.create_model(name, pretrained=False)
 
 
-def convert(path: str, name: str) -> nn.Module:
+def convert(_: dict[str, torch.Tensor], path: str, name: str) -> nn.Module:
     """Return a network of timm with the weights of a file, in whatever form timm takes."""
     return timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": path})
 
@@ -97,18 +98,22 @@ class _Features(nn.Module):
         return tokens if self._pooling == "tokens" else tokens.mean(dim=1)
 
 
-def _find_poolings(network: nn.Module, input_size: tuple[int, int, int]) -> dict[str, int]:
-    """Return what can be made of a network's output, each with its length, by trying it out."""
+def _find_poolings(
+    network: nn.Module, input_size: tuple[int, int, int]
+) -> tuple[dict[str, int], int]:
+    """Return what can be made of a network's output, each with its length, and how many tokens
+    there are, by trying it out."""
     images = torch.empty(1, *input_size, device="meta")
     with torch.inference_mode():
         tokens = network.forward_features(images)  # type: ignore[operator]
         poolings = {"pooled": int(_Features(network, "pooled")(images).shape[-1])}
-    if isinstance(tokens, torch.Tensor) and tokens.ndim == 3:
-        dim = int(tokens.shape[-1])
-        if getattr(network, "cls_token", None) is not None:
-            poolings["class_token"] = dim
-        poolings |= {"mean": dim, "tokens": dim}
-    return poolings
+    if not (isinstance(tokens, torch.Tensor) and tokens.ndim == 3):
+        return poolings, 0
+    dim = int(tokens.shape[-1])
+    if getattr(network, "cls_token", None) is not None:
+        poolings["class_token"] = dim
+    num_tokens = int(tokens.shape[1]) - getattr(network, "num_prefix_tokens", 0)
+    return poolings | {"mean": dim, "tokens": dim}, num_tokens
 
 
 def _find_weights(config: dict[str, Any]) -> dict[str, str]:

@@ -30,14 +30,15 @@ from videofeatures.decoding.decoder import VideoMetadata
 from videofeatures.decoding.frames import resizing_of
 from videofeatures.decoding.view import View
 from videofeatures.errors import UserError
-from videofeatures.networks import hub
+from videofeatures.networks import hub, shards
 from videofeatures.networks.backbones import Backbone
 from videofeatures.networks.backbones.families import did_you_mean
 from videofeatures.networks.backbones.transforms import Channels, channels, square
 
 HERE = "videofeatures.networks.backbones.from_transformers"
-WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")
-"""What the library keeps on the hub; the second is read without what it could run."""
+WEIGHTS_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+"""What the library keeps on the hub: large networks in several files, which an index names. The
+last is read without what it could run."""
 
 CONFIG_FILE = "config.json"
 PROCESSOR_FILES = (
@@ -83,7 +84,7 @@ def describe(name: str) -> Backbone:
             network = _build(config_json).eval()
     except Exception as error:  # a package that it needs is missing, a size does not fit, …
         raise UserError(f"transformers:{name}: cannot be built: {_first_line(error)}") from None
-    if network.main_input_name == "input_ids" and not hasattr(network, "get_image_features"):
+    if network.main_input_name == "input_ids" and not _projection(network):
         raise UserError(
             f"transformers:{name}: {type(network).__name__} sees no images or clips without texts. "
             "Choose another network"
@@ -91,7 +92,7 @@ def describe(name: str) -> Backbone:
     num_frames = _num_frames(network.config)
     processor = _read_processor(name, config_json, is_video=num_frames is not None)
     view, mean, std = _read_processing(processor, name, num_frames)
-    poolings = _find_poolings(network, view, name)
+    poolings, num_tokens = _find_poolings(network, view, name)
     return Backbone(
         constructor=f"{HERE}:build",
         arguments=(config_json,),
@@ -99,6 +100,7 @@ def describe(name: str) -> Backbone:
         converter=f"{HERE}:convert",
         feature_dim=next(iter(poolings.values())),
         poolings=poolings,
+        num_tokens=num_tokens,
         weights=_find_weights(name),
         view=view,
         mean=mean,
@@ -115,9 +117,9 @@ def build(config_json: str) -> nn.Module:
         return _build(config_json)
 
 
-def convert(path: str, config_json: str) -> nn.Module:
-    """Return the network of a configuration with the weights of a file, in whatever form the
-    library takes: also of this network under a head.
+def convert(state: dict[str, torch.Tensor], _: str, config_json: str) -> nn.Module:
+    """Return the network of a configuration with weights in whatever form the library takes: also
+    of this network under a head.
 
     Raises:
         RuntimeError: weights are missing, or have other shapes.
@@ -128,7 +130,7 @@ def convert(path: str, config_json: str) -> nn.Module:
     network, info = model_class.from_pretrained(
         None,
         config=config,
-        state_dict=_read_state(path),
+        state_dict=state,
         dtype=torch.float32,
         output_loading_info=True,
         **_options(model_class),
@@ -165,8 +167,9 @@ class _Features(nn.Module):
         is_video = x.ndim == 5
         pixels = x.transpose(1, 2) if is_video else x  # time before colour
         if self._pooling == "projected":
-            output = self.tower.get_image_features(pixels)
-            return output if isinstance(output, torch.Tensor) else output.pooler_output
+            output = _projection(self.tower)(pixels)
+            features = output if isinstance(output, torch.Tensor) else output.pooler_output
+            return features.flatten(1)  # VideoPrism's are (N, 1, dim)
         output = self.tower(pixels)
         if self._pooling == "pooled":
             return output.pooler_output.flatten(1)
@@ -212,6 +215,12 @@ def _tower(network: Any) -> Any:
     return network.encoder if hasattr(network, "predictor") else network
 
 
+def _projection(network: Any) -> Any:
+    """Return what makes of images or clips what the library compares with texts; None without."""
+    of_images = getattr(network, "get_image_features", None)
+    return of_images or getattr(network, "get_video_features", None)
+
+
 def _num_prefix_tokens(config: Any, num_tokens: int, sides: tuple[int, ...]) -> int:
     """Return how many tokens come before those of patches or tubes: a class token, and registers.
 
@@ -229,8 +238,9 @@ def _num_prefix_tokens(config: Any, num_tokens: int, sides: tuple[int, ...]) -> 
     return max(num_tokens - num_patches, 0)
 
 
-def _find_poolings(network: nn.Module, view: View, name: str) -> dict[str, int]:
-    """Return what can be made of a network's output, each with its length, by trying it out.
+def _find_poolings(network: nn.Module, view: View, name: str) -> tuple[dict[str, int], int]:
+    """Return what can be made of a network's output, each with its length, and how many tokens
+    there are, by trying it out.
 
     Raises:
         UserError: the network does not take a view's frames.
@@ -241,26 +251,28 @@ def _find_poolings(network: nn.Module, view: View, name: str) -> dict[str, int]:
     names = ["class_token", "mean", "tokens"]
     # The default comes first. Networks on clips are used by their tokens.
     names = [*names, "pooled"] if frames else ["pooled", *names]
-    if hasattr(network, "get_image_features"):
-        names.insert(0, "projected")
-    poolings = {}
+    if _projection(network):
+        # What X-CLIP's frames are before is no feature of its clips.
+        names = ["projected", *names] if hasattr(network, "get_image_features") else ["projected"]
+    shapes = {}
     try:
         for pooling in names:
             features = _Features(network, pooling)
             with torch.inference_mode(), _NoChance():
                 if pooling == "projected" or features.has_pooling(pixels):
-                    poolings[pooling] = int(features(pixels).shape[-1])
+                    shapes[pooling] = tuple(features(pixels).shape[1:])
     except Exception as error:
         raise UserError(
             f"transformers:{name}: does not take frames of {width}×{height}, as its processor "
             f"makes them: {_first_line(error)}"
         ) from None
-    if not poolings:
+    if not shapes:
         raise UserError(
             f"transformers:{name}: {type(network).__name__} gives nothing that is known here to be "
             "a feature. Choose another network"
         )
-    return poolings
+    num_tokens = shapes["tokens"][0] if "tokens" in shapes else 0
+    return {pooling: shape[-1] for pooling, shape in shapes.items()}, num_tokens
 
 
 def _frame_size(view: View) -> tuple[int, int]:
@@ -495,7 +507,7 @@ def _find_weights(name: str) -> dict[str, str]:
         paths = [Path(name).absolute() / file_name for file_name in WEIGHTS_FILES]
         present = [path for path in paths if path.exists()]
         return {"own": str((present or paths)[0])}
-    return {"own": hub.find_origin(name, WEIGHTS_FILES)} if hub.is_repository(name) else {}
+    return {"own": shards.find_origin(name, WEIGHTS_FILES)} if hub.is_repository(name) else {}
 
 
 def _build(config_json: str) -> Any:
@@ -522,16 +534,9 @@ def _options(model_class: Any) -> dict[str, Any]:
 
 def _num_frames(config: Any) -> int | None:
     """Return how many frames a network on clips sees; None of a network on images."""
+    if hasattr(config, "text_config"):  # X-CLIP, VideoPrism
+        config = getattr(config, "vision_config", config)
     return getattr(config, "num_frames", None) or getattr(config, "frames_per_clip", None)
-
-
-def _read_state(path: str) -> dict[str, torch.Tensor]:
-    if path.endswith(".safetensors"):
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    state: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    return state
 
 
 def _shown(processor: Any) -> str:
