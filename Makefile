@@ -51,8 +51,9 @@ demo: .venv/installed
 	.venv/bin/snakemake --cores all --resources gpu=1 \
 		--config videos=demo/videos.csv results=demo/results backbone=efficientnet_lite0
 
+# A process for each core, up to four: each needs some gigabytes of memory.
 test: .venv/installed-dev
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 # On a SLURM cluster of this machine alone, started for the tests. As root of a Debian, this
 # installs SLURM; where it cannot be started, the tests are skipped, and say why.

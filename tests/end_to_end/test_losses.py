@@ -62,7 +62,7 @@ def profile(request, workflow) -> str:
 
 
 def contents(workflow: Workflow) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (workflow.folder / "features").iterdir()}
+    return {path.name: path.read_bytes() for path in (workflow.folder / "features").glob("*")}
 
 
 def made_with(workflow: Workflow) -> dict[str, str]:
