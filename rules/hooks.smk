@@ -18,6 +18,7 @@ from snakemake.workflow import Workflow
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from videofeatures.errors import UserError, describe_os_error
+from videofeatures.results import work_folder
 from videofeatures.urls import is_url
 from videofeatures.workflow.run import MAX_LISTED
 
@@ -79,9 +80,9 @@ def start_run():
     try:
         RUN.start(whole=any(rule.is_checkpoint for rule in workflow.rules))
     except OSError as error:
-        results = config["results"]
+        folder = work_folder(config["results"])
         problem = describe_os_error(error)
-        raise WorkflowError(f"{results}: cannot be written: {problem}. No job was started")
+        raise WorkflowError(f"{folder}: cannot be written: {problem}. No job was started")
     RUN.end_with_process(latency_seconds=workflow.execution_settings.latency_wait)
 
 

@@ -11,7 +11,7 @@ if RUN.missing_weights:
         output:
             str(SHARED_FOLDER / "{weights_file}"),
         log:
-            Path(config["results"]) / "logs" / "prepare_{weights_file}.log",
+            jobs.log_path(config["results"], "prepare_{weights_file}"),
         wildcard_constraints:
             weights_file="|".join(map(re.escape, RUN.missing_weights)),
         localrule: True

@@ -9,18 +9,13 @@ from __future__ import annotations
 
 from videofeatures.command_line import make_parser, read_config, run_and_print, run_script
 from videofeatures.planning.plan import make_plan
-from videofeatures.report.manifest import describe_counts, write_manifest
+from videofeatures.report.manifest import make_manifest
 
 
 def main() -> int:
     """Return the exit status: 0 written, 2 the input cannot be used."""
     _, config = read_config(make_parser(__doc__))
-
-    def make() -> str:
-        plan = make_plan(config)
-        return describe_counts(write_manifest(plan), plan.config.results)
-
-    return run_and_print(make)
+    return run_and_print(lambda: make_manifest(make_plan(config)))
 
 
 if __name__ == "__main__":

@@ -23,8 +23,8 @@ def main() -> int:
     def make() -> str:
         from videofeatures.report.page import write_report  # after what can be said at once
 
-        path = write_report(config, keep_manifest=args.keep_manifest)
-        return f"{path}: open it in a browser"
+        place = write_report(config, keep_manifest=args.keep_manifest)
+        return f"{place}: open it in a browser"
 
     return run_and_print(make)
 

@@ -29,7 +29,7 @@ def main() -> int:
     def make() -> str:
         from videofeatures.packing.pack import Options, Packer  # after what can be said at once
         from videofeatures.planning.plan import make_plan
-        from videofeatures.report.manifest import describe_counts, write_manifest
+        from videofeatures.report.manifest import make_manifest
 
         nonlocal is_whole
         options = Options.take_from(config)
@@ -38,8 +38,7 @@ def main() -> int:
         if outcome.problems:
             print(UserError(outcome.problems), file=sys.stderr)
         is_whole = outcome.num_packed == outcome.num_rows
-        counts = describe_counts(write_manifest(plan), plan.config.results)
-        return f"{options.output}: {outcome}\n{counts}"
+        return f"{options.output}: {outcome}\n{make_manifest(plan)}"
 
     status = run_and_print(make)
     return status or (0 if is_whole else 1)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -456,7 +457,7 @@ def test_of_a_file_that_vanishes_meanwhile_what_was_read_stays_so(shelf, is_yiel
         _, lines = next(files)
     (shelf.folder / "b.jsonl").unlink()
     with pytest.raises(FileNotFoundError):
-        list(lines if is_yielded else files)
+        [list(lines)] if is_yielded else [list(more) for _, more in files]
     shelf.append("a", TWO)
     assert shelf.read() == [("a", [READ_TWO])]
 
@@ -522,3 +523,44 @@ def test_an_upload_that_was_refused_is_taken_back_whatever_was_said_meanwhile(
     assert made_by(tmp_path) is None
     record_upload(tmp_path, "B", "placed")
     assert made_by(tmp_path) == "B"
+
+
+class Interrupted(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_of_a_file_in_whose_rename_a_process_was_interrupted_its_hash_tells(history, is_there):
+    history.record("A", "started", "done", run_number=1)
+    history.make("A")
+    facts = {"digest": "B", "weights": "w", "file_hash": history.hash_of("B")}
+    recorder = Recorder(history.results, "1-B")
+    write_line(recorder, "process", digest="B", settings={"letter": "B"}, run_number=2)
+
+    def rename() -> None:
+        with recorder.alone():
+            write_line(recorder, "done", history.feature, **facts)
+            if is_there:
+                history.make("B")
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        rename()
+    write_line(recorder, "started", "another.npy", **facts)  # by a thread that goes on
+    write_line(recorder, "stopped")
+    recorder.__exit__(Interrupted, None)
+    assert history.made_by() == ("B" if is_there else "A")
+
+
+def test_no_other_thread_writes_between_a_done_and_what_became_of_it(tmp_path):
+    recorder = Recorder(tmp_path, "job")
+    other = threading.Thread(target=write_line, args=[recorder, "started", "b.npy"])
+    with recorder.alone():
+        write_line(recorder, "done", "a.npy")
+        other.start()
+        other.join(0.05)
+        write_line(recorder, "failed", "a.npy", reason="r")
+    other.join()
+    ((_, lines),) = RecordReader(tmp_path).read()
+    assert [line["status"] for line in lines] == ["done", "failed", "started"]
+    recorder.__exit__(None, None)

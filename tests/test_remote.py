@@ -364,3 +364,39 @@ def test_a_server_that_nobody_reaches_is_named_without_secrets(monkeypatch, tmp_
     with pytest.raises(MachineError, match="network failed") as caught:
         open_store("http").stat("http://127.0.0.1:9/a.mp4?X-Amz-Signature=word")
     assert "word" not in str(caught.value)
+
+
+@pytest.fixture(params=["s3", "plain"])
+def any_store(request):
+    """A store, and the URL of a folder in it."""
+    if request.param == "s3":
+        return request.getfixturevalue("store"), "s3://bucket/run"
+    return request.getfixturevalue("plain_store"), "memory://bucket/run"
+
+
+def test_what_is_put_takes_the_place_of_what_was_there(any_store):
+    store, folder = any_store
+    for content in (b"", b"one", b"three"):
+        assert store.put(f"{folder}/a", content) == 1
+        assert store.read(f"{folder}/a") == content
+    assert store.read(f"{folder}/a", 2) == b"ree"
+    store.remove(f"{folder}/a")
+    assert store.stat(f"{folder}/a") is None
+
+
+def test_a_listing_may_be_of_names_that_start_alike(any_store):
+    store, folder = any_store
+    for name in ("ab-1", "ab-2", "abc", "b/ab-3"):
+        store.put(f"{folder}/{name}", b"x")
+    pages = store.list_pages(f"{folder}/", is_deep=False, start="ab-")
+    assert [url.rpartition("/")[2] for page in pages for url, _ in page] == ["ab-1", "ab-2"]
+
+
+def test_how_often_a_put_was_tried_is_told(s3_server, store):
+    s3_server.fault = lambda r: r.fail(503, "SlowDown") if r.number < 2 else None
+    assert store.put("s3://bucket/a", b"x") == 3
+    s3_server.fault = lambda request: request.fail(403, "AccessDenied")
+    s3_server.forget()
+    with pytest.raises(VideoError, match="no permission"):
+        store.put("s3://bucket/a", b"x")
+    assert s3_server.counts.total() == 1

@@ -9,7 +9,7 @@ import pytest
 
 from videofeatures import threaded
 from videofeatures.files import stat_or_none
-from videofeatures.threaded import threaded_map
+from videofeatures.threaded import map_in_threads, threaded_map
 
 
 @pytest.mark.parametrize("count", [0, 1, threaded.NUM_THREADS + 1, 2 * threaded.CHUNK_SIZE + 3])
@@ -30,6 +30,14 @@ def test_as_many_looks_wait_for_the_disk_as_there_are_threads():
     seen = threaded_map(look, range(threaded.NUM_ALONE + 4 * threaded.NUM_THREADS))
     expected = [*[0] * threaded.NUM_ALONE, *list(range(threaded.NUM_THREADS)) * 4]
     assert sorted(seen) == sorted(expected)
+
+
+def test_of_what_is_known_to_be_slow_all_wait_together():
+    together = threading.Barrier(threaded.NUM_THREADS)
+    items = range(2 * threaded.NUM_THREADS)
+    seen = map_in_threads(lambda k: (k, together.wait(timeout=60)), items)
+    assert [k for k, _ in seen] == list(items)
+    assert map_in_threads(str, []) == []
 
 
 def test_a_quick_disk_needs_no_threads():

@@ -58,6 +58,33 @@ def test_some_can_be_read_only(url):
     assert url_problem(url, {"https", "s3"}, is_output=True)
 
 
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("gs://b/run", "unless you say so: `allowed_schemes: gs,https,s3`"),
+        ("https://host/run", "cannot be written: only az, gs, s3 can"),
+        ("s3://key:word@bucket/run", "holds credentials"),
+        ("s3://bucket", "names no folder. Write s3://bucket/folder"),
+        ("s3://bucket//", "names no folder"),
+        ("s3://", "names no folder"),
+        ("s3://bucket/run?versionId=1", "holds `?` or `#`"),
+        ("s3://bucket/a//b", "holds `//`"),
+        ("s3://bucket/../run", "`.` or `..`"),
+        ("zip://a::s3://bucket/run", "chains URLs"),
+    ],
+)
+def test_not_all_can_be_a_folder_that_is_written(url, problem):
+    found = url_problem(url, {"https", "s3"}, is_folder=True)
+    assert problem in found
+    assert "word" not in found
+    assert "CSV" not in found.replace("a CSV or a configuration", "")
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/run", "s3://bucket/run/", "s3://bucket/a b/c"])
+def test_some_are_a_folder_that_is_written(url):
+    assert url_problem(url, {"s3"}, is_folder=True) is None
+
+
 @pytest.mark.parametrize("scheme", ["file", "local", "simplecache", "zip", "memory", "reference"])
 def test_what_reads_local_files_cannot_be_allowed(scheme):
     (problem,) = config_problems({"allowed_schemes": f"s3,{scheme}"})

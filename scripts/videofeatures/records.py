@@ -1,16 +1,27 @@
 """The book of what happened: one line of JSON for each thing that happened to a row.
 
-Each process appends to a file of its own under `<results>/records/`, so a kill costs at most the
-last line. `started` says that a row is being worked on, `failed` that it has failed; neither
-changes the feature file. `done` says that a new file, of which it has the hash, takes its place
-now: it is written just before the rename. Whoever wrote another line after it was not killed in
-between, so only the last line of a record file can tell of a feature file that never came to
-its place; that file is told by its hash. So what the feature file on the disk was made with is
-known whatever was killed when, and nothing depends on its mtime, which Snakemake changes.
+Each process writes a file of its own in `<results>/records`. `started` says that a row is being
+worked on, `failed` that it has failed; neither changes the feature file. `done` says that a new
+file, of which it has the hash, takes its place now: it is written, and kept, just before the
+rename. Whoever wrote another line after it was not killed in between, and no other thread writes
+one there: so only the last line of a record file, or one before `stopped`, can tell of a feature
+file that never came to its place; that file is told by its hash. So what the feature file on the
+disk was made with is known whatever was killed when, and nothing depends on its mtime, which
+Snakemake changes.
 
 An object takes its place by an upload, which takes a while, and other threads write lines
 meanwhile. So of a feature file in a bucket, `placed` says that it is there: without this line,
 its hash tells.
+
+A kill costs the last lines of a file: on a disk half a line at most, in a bucket (see
+`record_files`) those of some seconds, back to the last `done`, which is kept before anything
+depends on it. What is left is as if the process had been killed earlier, behind that `done`, with
+its file in place or not: no line that is lost has changed a feature file. A lost `failed` or
+`elsewhere` would have taken that `done` back, a lost `placed` would have borne it out: the hash
+tells. With a lost `started`, nobody knows that the row was in work, and the next run gives it no
+job of its own; with a lost `failed`, that it has failed, and it is tried again whatever
+`retry_failed` says; with a lost `stopped` or `end`, rows that were in work count as those of a
+killed process.
 
 Nor does anything depend on clocks that agree. A run has a number, greater than that of all runs
 whose records it has read when it was planned: of two lines, the later one is that of the greater
@@ -24,18 +35,23 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Generator, Iterable, Iterator
 from types import NoneType
 from typing import Any, Literal, NamedTuple, Required, TypedDict, cast
 
 from videofeatures.errors import UserError
 from videofeatures.files import hash_file
+from videofeatures.record_files import (
+    STOP_SECONDS,
+    create_record_file,
+    find_record_files,
+    records_place,
+    unreadable,
+)
 from videofeatures.remote import hash_object
 from videofeatures.source import Source
 from videofeatures.urls import is_url
@@ -269,13 +285,8 @@ KINDS: dict[str, type | tuple[type, ...]] = {
 """What the facts of a line must be, where they are there."""
 
 
-def records_folder(results: str | os.PathLike) -> Path:
-    """Return where the record files of all processes are."""
-    return Path(results) / "records"
-
-
 class Recorder:
-    """Appends lines to a new file, for several threads. Use as a context manager."""
+    """Writes lines to a new file, for several threads. Use as a context manager."""
 
     def __init__(self, results: str | os.PathLike, name: str):
         """Start a file.
@@ -285,40 +296,40 @@ class Recorder:
             name: start of the file's name.
 
         Raises:
-            UserError: nothing can be written there; so does `write`.
+            UserError: nothing can be written there; so do `write`, and the end.
         """
-        folder = records_folder(results)
-        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-        path = folder / f"{name}-{stamp}-{secrets.token_hex(4)}.jsonl"
-        self._lock = threading.Lock()
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._file = open(path, "x", encoding="utf-8")  # noqa: SIM115 (closed by __exit__)
-        except OSError as error:
-            raise _unwritable(path, error) from None
+        self._lock = threading.RLock()
+        self._file = create_record_file(results, name)
 
     def write(self, line: Line) -> None:
-        """Append a line and hand it to the operating system at once."""
-        try:
-            with self._lock:
-                self._file.write(json.dumps(line) + "\n")
-                self._file.flush()
-        except OSError as error:
-            raise _unwritable(self._file.name, error) from None
+        """Write a line. A `done` is kept when this returns; others may be kept a little later."""
+        text = (json.dumps(line) + "\n").encode()
+        with self._lock:
+            self._file.append(text, may_wait=line["status"] != "done")
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Let no other thread write a line meanwhile: between a `done` and what became of it.
+
+        An error that ends this leaves that open, and what is written says so.
+        """
+        with self._lock:
+            try:
+                yield
+            except BaseException:
+                with contextlib.suppress(UserError):  # that may be what it is about
+                    self.write({"time": time.time(), "status": "stopped"})
+                raise
 
     def __enter__(self) -> Recorder:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):  # it has been said when it was written
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
             self._file.close()
-
-
-def _unwritable(path: str | os.PathLike, error: OSError) -> UserError:
-    return UserError(
-        f"{path}: records cannot be written: {error.strerror}. The job ends here; what is done is "
-        "kept. Make room or name another folder with `results`, and run again"
-    )
+            return
+        with contextlib.suppress(UserError):  # there is an error that tells of it
+            self._file.close(STOP_SECONDS)
 
 
 class RecordReader:
@@ -331,9 +342,7 @@ class RecordReader:
             results: the results folder.
             start: read only files whose names start so.
         """
-        self._folder = records_folder(results)
-        self._start = start
-        self._num_bytes_read: dict[str, int] = {}
+        self._files = find_record_files(results, start=start)
 
     def read(self) -> Iterator[tuple[str, Iterator[Line]]]:
         """Yield each file that has new lines: its name, and those of its lines that are new.
@@ -341,32 +350,11 @@ class RecordReader:
         Take a file's lines before the next file.
 
         Raises:
-            OSError: a file cannot be read; what has been read stays so.
+            OSError: a file of a disk cannot be read; what has been read stays so.
+            UserError: so can a bucket.
         """
-        try:
-            with os.scandir(self._folder) as entries:
-                files = [e for e in entries if e.name.endswith(".jsonl")]
-        except (FileNotFoundError, NotADirectoryError):
-            return  # nothing has been recorded so far
-        for entry in sorted(files, key=lambda entry: entry.name):
-            if not entry.name.startswith(self._start):
-                continue
-            if entry.stat().st_size > self._num_bytes_read.get(entry.name, 0):
-                yield entry.name.removesuffix(".jsonl"), self._new_lines(entry)
-
-    def _new_lines(self, entry: os.DirEntry[str]) -> Iterator[Line]:
-        offset = self._num_bytes_read.get(entry.name, 0)
-        try:
-            with open(entry.path, "rb") as file:
-                file.seek(offset)
-                for text in file:
-                    if not text.endswith(b"\n"):
-                        yield {"status": "cut"}
-                        return  # it may be whole at the next time
-                    offset += len(text)
-                    yield _parse(text)
-        finally:
-            self._num_bytes_read[entry.name] = offset
+        for name, texts in self._files.read():
+            yield name, _parse_all(texts)
 
 
 COMPLAINTS = ("reason", "ffmpeg_lines", "damaged_share")
@@ -479,7 +467,9 @@ class Records:
         uploaded: dict[str, Record] = {}  # `done` of what is in a bucket, or on its way
         open_rows: set[str] = set()
         for line in lines:
-            if done is not None and not _takes_back(line, done_path):
+            if done is not None and line["status"] == "stopped":
+                self._leave_open(done_path, done)
+            elif done is not None and not _takes_back(line, done_path):
                 self._add(done_path, done)
             done = None
             if uploaded:
@@ -508,13 +498,17 @@ class Records:
                 else:
                     self._add(path, record)
         if done is not None:
-            if done.file_hash is None:  # version 0.1.0 wrote it when the file was there
-                self._add(done_path, done)
-            else:
-                self._doubt(done_path, done)
+            self._leave_open(done_path, done)
         for path, record in uploaded.items():
             self._doubt(path, record)
         self._num_interrupted.update(open_rows)
+
+    def _leave_open(self, path: str, record: Record) -> None:
+        """Take a `done` behind which the process was killed, or stopped, it may be at once."""
+        if record.file_hash is None:  # version 0.1.0 wrote it when the file was there
+            self._add(path, record)
+        else:
+            self._doubt(path, record)
 
     def _settle(self, line: Line, uploaded: dict[str, Record]) -> None:
         """Take what a line says of an upload: it came to its place, or not."""
@@ -556,15 +550,20 @@ def read_records(results: str | os.PathLike, *, start: str = "") -> Records:
         for _, lines in RecordReader(results, start=start).read():
             records.add(lines)
     except OSError as error:
-        raise UserError(
-            f"{error.filename or records_folder(results)}: the records cannot be read: "
-            f"{error.strerror or error}. Without them, nobody knows what the feature files were "
-            "made with. Make them readable for you, or name another folder with `results`"
-        ) from None
+        place = error.filename or records_place(results)
+        raise unreadable(place, error.strerror or str(error)) from None
     return records
 
 
+def _parse_all(texts: Generator[bytes]) -> Iterator[Line]:
+    with contextlib.closing(texts):  # what was not taken is new the next time
+        for text in texts:
+            yield _parse(text)
+
+
 def _parse(text: bytes) -> Line:
+    if not text.endswith(b"\n"):
+        return {"status": "cut"}  # it may be whole at the next time
     try:
         line: Any = json.loads(text.decode(errors="replace"))
     except (json.JSONDecodeError, RecursionError):

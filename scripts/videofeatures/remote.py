@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import mimetypes
 import random
 import re
 import stat
@@ -132,17 +133,21 @@ class Store:
         """
         return self._retry(url, lambda: self._none_if_missing(lambda: self._stat(url)))
 
-    def list_pages(self, prefix: str, *, is_deep: bool) -> Iterator[list[tuple[str, RemoteStat]]]:
+    def list_pages(
+        self, prefix: str, *, is_deep: bool, start: str = ""
+    ) -> Iterator[list[tuple[str, RemoteStat]]]:
         """Yield the objects whose URL begins so, as they come, with their URLs.
 
         Args:
             prefix: ends with a slash.
             is_deep: those of folders below, too.
+            start: only those whose URL goes on so behind it.
 
         Raises:
             VideoError: it cannot be listed.
         """
         scheme = scheme_of(prefix)
+        begin = f"{self._fs._strip_protocol(prefix).rstrip('/')}/{start}"
         find = self._fs.find if is_deep else self._fs.ls
 
         def page() -> list[tuple[str, RemoteStat]]:
@@ -151,7 +156,7 @@ class Store:
             return [
                 (f"{scheme}://{info['name']}", _to_stat(info))
                 for info in infos
-                if info["type"] == "file"
+                if info["type"] == "file" and info["name"].startswith(begin)
             ]
 
         found: list[tuple[str, RemoteStat]] | None
@@ -204,13 +209,46 @@ class Store:
         """
         self._retry(url, lambda: self._send(path, url, replaces), stopped)
 
-    def read(self, url: str) -> bytes:
+    def put(self, url: str, content: bytes) -> int:
+        """Write an object whole, whatever is there; return how many tries it took.
+
+        After more than one, an earlier one may come to the storage yet, and its content be there
+        again.
+
+        Raises:
+            VideoError: it cannot be written.
+        """
+        num_tries = 0
+
+        def put() -> None:
+            nonlocal num_tries
+            num_tries += 1
+            self._put(url, content)
+
+        self._retry(url, put)
+        return num_tries
+
+    def remove(self, url: str) -> None:
+        """Remove an object.
+
+        Raises:
+            VideoError: it cannot be removed.
+        """
+        self._retry(url, lambda: self._fs.rm_file(url))
+
+    def read(self, url: str, start: int = 0) -> bytes:
         """Return the content of an object.
+
+        Args:
+            start: leave out as many bytes; there must be more.
 
         Raises:
             VideoError: it cannot be read.
         """
-        return self._retry(url, lambda: self._fs.cat_file(url))
+        return self._retry(url, lambda: self._fs.cat_file(url, start=start or None))
+
+    def _put(self, url: str, content: bytes) -> None:
+        self._fs.pipe_file(url, content)
 
     def _stat(self, url: str) -> RemoteStat:
         return _to_stat(self._fs.info(url))
@@ -292,10 +330,12 @@ class S3Store(Store):
             answer["ContentLength"], _to_ns(answer["LastModified"]), answer["ETag"].strip('"')
         )
 
-    def list_pages(self, prefix: str, *, is_deep: bool) -> Iterator[list[tuple[str, RemoteStat]]]:
+    def list_pages(
+        self, prefix: str, *, is_deep: bool, start: str = ""
+    ) -> Iterator[list[tuple[str, RemoteStat]]]:
         """Yield a list for each request: see `Store`."""
-        bucket, start = _split(prefix)
-        parameters: dict[str, Any] = {"Bucket": bucket, "Prefix": start}
+        bucket, folder = _split(prefix)
+        parameters: dict[str, Any] = {"Bucket": bucket, "Prefix": folder + start}
         if not is_deep:
             parameters["Delimiter"] = "/"
 
@@ -324,15 +364,21 @@ class S3Store(Store):
                 return
             parameters["ContinuationToken"] = answer["NextContinuationToken"]
 
-    def read(self, url: str) -> bytes:
+    def read(self, url: str, start: int = 0) -> bytes:
         """Return the content of an object: see `Store`."""
+        part = {"Range": f"bytes={start}-"} if start else {}
 
         def read() -> bytes:
             content = io.BytesIO()
-            self._copy(url, content, None)
+            self._copy(url, content, None, **part)
             return content.getvalue()
 
         return self._retry(url, read)
+
+    def _put(self, url: str, content: bytes) -> None:
+        # A browser shows a page, and saves what has no type.
+        kind = mimetypes.guess_type(url)[0] or "application/octet-stream"
+        self._call("put_object", url, Body=content, ContentType=kind)
 
     def _bring(
         self, url: str, path: Path, seen: RemoteStat, stopped: threading.Event | None

@@ -383,12 +383,13 @@ class Settings(BaseModel):
         Field(pattern=SCHEMES),
         Key(
             Group.TROUBLE,
-            f"URLs that the CSV may hold, with commas: {', '.join(PACKAGES)}",
+            f"URLs that the CSV and results may hold, with commas: {', '.join(PACKAGES)}",
             unset="none: files on disks only",
         ),
     ] = None
-    """Schemes of URLs that may stand in the CSV: `s3`, or `s3,https`. `null`: none, so that a CSV
-    from somebody else reads and writes nothing but files on disks. See “Buckets and servers”."""
+    """Schemes of URLs that may stand in the CSV, and in `results`: `s3`, or `s3,https`. `null`:
+    none, so that a CSV from somebody else reads and writes nothing but files on disks. See “Buckets
+    and servers”."""
 
     decode_timeout_seconds: Annotated[
         float,
@@ -435,7 +436,8 @@ class Config(Settings):
         Key(Group.WORK, "folder for records, logs, report; one per collection and backbone"),
     ] = "results"
     """Folder for records, logs, manifest and report (not for features: the CSV says where they
-    go). Give each collection and backbone its own, so that two runs from one clone keep apart."""
+    go), or `s3://bucket/folder`, see “Buckets and servers”. Give each collection and backbone its
+    own, so that two runs from one clone keep apart."""
 
     report: Annotated[bool, Key(Group.WORK, "a run leaves results/report.html at its end")] = True
     """Leave `<results>/report.html` at the end of a run, unless it was stopped."""

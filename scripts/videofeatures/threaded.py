@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TypeVar
 
@@ -47,10 +47,15 @@ def _map_chunk(look: Callable[[Item], Result], items: list[Item]) -> list[Result
         results += [look(item) for item in items[len(results) : len(results) + NUM_ALONE]]
         if time.perf_counter() - started > NUM_ALONE * QUICK_SECONDS:
             break
-    return results + _map_in_threads(look, items[len(results) :])
+    return results + map_in_threads(look, items[len(results) :])
 
 
-def _map_in_threads(look: Callable[[Item], Result], items: list[Item]) -> list[Result]:
+def map_in_threads(look: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """Return what `look` returns for each item, in their order; each is known to take a while.
+
+    Raises:
+        Exception: whatever `look` raises.
+    """
     # Not by concurrent.futures, which starts nothing more when the main thread has ended: the
     # end of a run may come later than that.
     num_threads = min(NUM_THREADS, len(items))  # no thread without work: each has a stack

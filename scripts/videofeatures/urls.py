@@ -54,12 +54,15 @@ def parse_schemes(allowed: str | None) -> frozenset[str]:
     return frozenset(filter(None, (allowed or "").replace(",", " ").split()))
 
 
-def url_problem(url: str, allowed: Collection[str], *, is_output: bool = False) -> str | None:
-    """Return why a URL in a CSV is not used, or None.
+def url_problem(
+    url: str, allowed: Collection[str], *, is_output: bool = False, is_folder: bool = False
+) -> str | None:
+    """Return why a URL in a CSV, or in the configuration, is not used, or None.
 
     Args:
         allowed: schemes that the user has allowed.
         is_output: it names a feature file.
+        is_folder: it is none of a CSV, but what stands before the names of all that a run leaves.
     """
     shown = redact(url)
     scheme, _, rest = url.partition("://")
@@ -73,20 +76,27 @@ def url_problem(url: str, allowed: Collection[str], *, is_output: bool = False) 
     if scheme not in allowed:
         return (
             f"{shown} is not on a disk, and nothing else is read or written unless you say so: "
-            f"`allowed_schemes: {','.join(sorted({*allowed, scheme}))}`, if you trust this CSV"
+            f"`allowed_schemes: {','.join(sorted({*allowed, scheme}))}`"
+            + ("" if is_folder else ", if you trust this CSV")
         )
-    if is_output and scheme not in WRITABLE:
-        return f"{shown} cannot be written: only {', '.join(sorted(WRITABLE))} can"
+    is_written, able = is_output or is_folder, WRITABLE & LISTED if is_folder else WRITABLE
+    if is_written and scheme not in able:
+        return f"{shown} cannot be written: only {', '.join(sorted(able))} can"
     host, _, name = rest.partition("/")
     if "@" in host:
         return (
-            f"{shown} holds credentials, which do not belong into a CSV. Put them where the "
-            "library looks for them (of https, a file .netrc)"
+            f"{shown} holds credentials, which do not belong into a CSV or a configuration. Put "
+            "them where the library looks for them (of https, a file .netrc)"
         )
+    if is_folder:
+        name = name.rstrip("/")
     if not host or not name or name.endswith("/"):
-        return f"{shown} names no file. Write {scheme}://bucket/name"
-    if is_output and ("?" in name or "#" in name):
-        return f"{shown} holds `?` or `#`, which a feature file in a bucket must not. Rename it"
+        what, example = ("folder", "folder") if is_folder else ("file", "name")
+        return f"{shown} names no {what}. Write {scheme}://bucket/{example}"
+    if is_written and ("?" in name or "#" in name):
+        return f"{shown} holds `?` or `#`, which the name of what is written must not. Rename it"
+    if is_folder and "//" in name:
+        return f"{shown} holds `//`, which the path of a folder cannot. Remove one of them"
     if any(part in (".", "..") for part in name.split("/")):
         return f"{shown} holds `.` or `..` as a folder. Write the path as it is in the bucket"
     return None

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import h5py
@@ -22,8 +25,10 @@ pytest.importorskip("s3fs")
 pytest.importorskip("moto")
 
 from s3_server import SECRET
+from videofeatures.record_files import FLUSH_SECONDS
 
 NAMES = tuple(f"v{k}" for k in range(6))
+RUN = "s3://bucket/run"
 
 
 class Bucket(RunFolder):
@@ -46,7 +51,7 @@ class Bucket(RunFolder):
     def write_rows(self, *rows):
         write_csv(self.folder / "videos.csv", rows)
 
-    def command(self, *options: str, results: Path | None = None) -> list[str]:
+    def command(self, *options: str, results: Path | str | None = None) -> list[str]:
         return [
             *(sys.executable, str(ROOT / "scripts" / "extract.py"), "--csv", "videos.csv"),
             *("--backbone", "efficientnet_lite0", "--weights", "random", "--threads", "2"),
@@ -55,12 +60,43 @@ class Bucket(RunFolder):
             *("--batch_size", "1", "--allowed_schemes", "s3", *options),
         ]
 
-    def extract(self, *options: str, status: int = 0, **given) -> str:
+    def extract(self, *options: str, status: int = 0, folder: Path | None = None, **given) -> str:
         result = subprocess.run(
-            self.command(*options, **given), cwd=self.folder, capture_output=True, text=True
+            self.command(*options, **given),
+            cwd=folder or self.folder,
+            capture_output=True,
+            text=True,
         )
         assert result.returncode == status, result.stdout + result.stderr
         return result.stderr
+
+    def elsewhere(self, name: str) -> Path:
+        """A folder with the same CSV, and nothing else."""
+        folder = self.folder / name
+        folder.mkdir()
+        shutil.copy(self.folder / "videos.csv", folder)
+        return folder
+
+    def lines_in_bucket(self) -> list[dict]:
+        """All lines of all processes, of results in the bucket."""
+        keys = sorted(key for key in self.server.list() if key.startswith("run/records/"))
+        text = b"".join(map(self.server.get, keys)).decode()
+        return [json.loads(line) for line in text.splitlines()]
+
+    def count_in_bucket(self, status: str) -> Counter[str]:
+        """How often this was recorded of each row there."""
+        lines = [line for line in self.lines_in_bucket() if line["status"] == status]
+        return Counter(Path(line["feature_path"]).stem for line in lines)
+
+    def manifest_in_bucket(self) -> dict[str, dict[str, str]]:
+        text = self.server.get("run/manifest.csv").decode()
+        lines = csv.DictReader(io.StringIO(text))
+        return {Path(line["feature_path"]).stem: line for line in lines}
+
+    def num_puts(self, start: str) -> int:
+        """Of objects whose keys start so."""
+        counts = self.server.keys.items()
+        return sum(n for (method, key), n in counts if method == "PUT" and key.startswith(start))
 
     def in_bucket(self) -> dict[str, np.ndarray]:
         keys = [key for key in self.server.list() if key.startswith("features/")]
@@ -289,6 +325,148 @@ def test_records_of_stale_files_that_were_not_replaced_stay_true(bucket):
     assert_same(bucket.in_bucket(), old)
     assert "6 rows: 6 done, 0 pending" in bucket.extract()
     assert "6 rows: 0 done, 6 pending" in bucket.extract("--crop_size", "192")
+
+
+def test_results_in_a_bucket_are_those_of_a_disk_and_seen_from_everywhere(bucket, from_disk):
+    started = time.monotonic()
+    told = bucket.extract(results=RUN)
+    seconds = time.monotonic() - started
+    assert "s3://bucket/run/manifest.csv lists every row" in told
+    assert_same(bucket.in_bucket(), from_disk)
+    # One to see whether that can be, one for each row, one at the end, and those of what waited.
+    assert 8 <= bucket.num_puts("run/records/") <= 8 + seconds / FLUSH_SECONDS
+    on_disk = csv.DictReader((bucket.folder / "on disk" / "manifest.csv").open())
+    expected = {Path(line["feature_path"]).stem: line for line in on_disk}
+    found = bucket.manifest_in_bucket()
+    for name, line in expected.items():
+        for column in ("state", "reason", "num_features", "feature_dim", "duration_seconds"):
+            assert found[name][column] == line[column]
+    work = bucket.folder / "results" / "s3" / "bucket" / "run"
+    assert sorted(path.name for path in work.iterdir()) == ["manifest.csv", "plan"]
+    assert list((work / "plan").iterdir()) == []
+    # Of another machine, there is no file here.
+    bucket.server.forget()
+    elsewhere = bucket.elsewhere("elsewhere")
+    assert "6 rows: 6 done, 0 pending" in bucket.extract(results=f"{RUN}/", folder=elsewhere)
+    assert {key for method, key in bucket.server.keys if method == "PUT"} == {"run/manifest.csv"}
+    assert {line["state"] for line in bucket.manifest_in_bucket().values()} == {"done"}
+    assert bucket.secrets() == []
+
+
+def test_a_kill_loses_nothing_though_all_that_is_known_is_in_a_bucket(bucket):
+    """Killed when two features are there, and another one is on its way; the next run knows nothing
+    of the disk of the first one."""
+    server = bucket.server
+
+    def fault(request):
+        if request.key.startswith("features/") and bucket.num_puts("features/") == 3:
+            time.sleep(60)
+
+    server.fault = fault
+    command = bucket.command(results=RUN)
+    process = start_session(command, bucket.folder, stderr=subprocess.DEVNULL)
+    wait_for(lambda: bucket.num_puts("features/") == 3)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    server.fault = lambda request: None
+    server.forget()
+    bucket.extract(results=RUN, folder=bucket.elsewhere("elsewhere"))
+    assert bucket.in_bucket().keys() == set(NAMES)
+    writes = {key: n for (m, key), n in server.keys.items() if m == "PUT" and "features" in key}
+    assert set(writes.values()) == {1}
+    assert 3 <= len(writes) <= 4
+    done = bucket.count_in_bucket("done")
+    assert done.keys() == set(NAMES)
+    assert done.total() <= 7
+    assert {line["state"] for line in bucket.manifest_in_bucket().values()} == {"done"}
+
+
+def test_two_runs_without_a_disk_in_common_share_results_in_a_bucket_that_fails_now_and_then(
+    bucket,
+):
+    """One request in ten."""
+
+    def fault(request):
+        if request.number % 10 != 7:
+            return None
+        kinds = [request.cut, request.reset, lambda: request.fail(503, "SlowDown")]
+        return kinds[request.number // 10 % 3]()
+
+    bucket.server.fault = fault
+    processes = [
+        start_session(bucket.command(results=RUN), bucket.elsewhere(name)) for name in ("1", "2")
+    ]
+    assert [process.wait() for process in processes] == [0, 0]
+    bucket.server.fault = lambda request: None
+    assert bucket.in_bucket().keys() == set(NAMES)
+    statuses = Counter(line["status"] for line in bucket.lines_in_bucket())
+    assert statuses["process"] == statuses["end"] == 2
+    assert statuses["failed"] == 0
+    # What both have made is the same, and so both may have recorded it.
+    assert bucket.count_in_bucket("placed").keys() == set(NAMES)
+    assert {line["state"] for line in bucket.manifest_in_bucket().values()} == {"done"}
+
+
+def test_records_that_a_bucket_refuses_end_the_job_by_one_message(bucket):
+    """From the time on when two rows are done."""
+
+    def fault(request):
+        is_record = request.method == "PUT" and request.key.startswith("run/records/")
+        if is_record and bucket.num_puts("features/") >= 2:
+            return request.fail(403, "AccessDenied")
+        return None
+
+    bucket.server.fault = fault
+    told = bucket.extract(results=RUN, status=2)
+    assert told.count("records cannot be written: bucket: no permission (403)") == 1
+    assert "Traceback" not in told
+    bucket.server.fault = lambda request: None
+    kept = bucket.in_bucket()
+    assert 2 <= len(kept) < 6
+    bucket.server.forget()
+    told = bucket.extract(results=RUN)
+    assert f"6 rows: {len(kept)} done, {6 - len(kept)} pending" in told
+    assert bucket.num_puts("features/") == 6 - len(kept)
+    assert {line["state"] for line in bucket.manifest_in_bucket().values()} == {"done"}
+
+
+def test_results_of_a_workflow_are_in_a_bucket(workflow, s3_server):
+    """Of features on a disk, which are renamed into their places."""
+    clips = [make_clip(workflow.folder / f"{name}.mp4") for name in "ab"]
+    workflow.write_rows(*((clip, f"features/{clip.stem}.npy") for clip in clips))
+    given = {"results": RUN, "allowed_schemes": "s3", "report": "true"}
+    workflow.run("-n", **given)
+    assert s3_server.list() == []
+    told = workflow.run(**given).stderr
+    work = workflow.folder / "results" / "s3" / "bucket" / "run"
+    assert "2 of 2 pending rows done" in told
+    assert f"{RUN}/manifest.csv lists every row" in told
+    assert f"{RUN}/report.html: open it in a browser" in told
+    files = {path.relative_to(work).parts[0] for path in work.rglob("*") if path.is_file()}
+    assert files == {"logs", "manifest.csv", "report.html"}
+    (records,) = [key for key in s3_server.list() if key.startswith("run/records/extract_")]
+    assert {*s3_server.list()} == {records, "run/manifest.csv", "run/report.html"}
+    assert b"bokeh" in s3_server.get("run/report.html")
+    shutil.rmtree(work)  # nothing in there is needed
+    assert "Nothing to be done" in workflow.run(**given | {"report": "false"}).stderr
+    workflow.results = work
+    assert {line["state"] for line in workflow.manifest().values()} == {"done"}
+
+    def run_script(name: str, *values: str) -> str:
+        config = workflow.config | given
+        command = [sys.executable, f"scripts/{name}.py", *(f"{k}={v}" for k, v in config.items())]
+        result = subprocess.run(
+            [*command, *values], cwd=workflow.folder, capture_output=True, text=True
+        )
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout
+
+    assert "2 of 2 rows, 2 new" in run_script("pack", "format=hdf5", "output=f.h5")
+    told = run_script("make_manifest")
+    assert told == f"2 done, 0 failed, 0 missing, 0 pending: {RUN}/manifest.csv lists every row\n"
+    assert f"{RUN}/report.html: open it" in run_script("make_report", "--keep_manifest")
+    assert f"ok   results       {RUN}: written and read in " in run_script("check")
+    assert (work / "check.jpg").exists()
 
 
 def test_the_workflow_does_rows_of_a_bucket(workflow, s3_server):

@@ -174,3 +174,33 @@ def test_features_in_a_bucket_are_done_when_they_are_there(jobs, watcher, tmp_pa
     progress = watcher.progress
     assert (progress.num_done, progress.num_failed, progress.num_elsewhere) == (1, 1, 1)
     assert progress.video_seconds == 50
+
+
+def test_what_is_recorded_in_a_bucket_is_counted_whenever_that_answers(
+    s3_server, said, monkeypatch
+):
+    monkeypatch.setattr("videofeatures.remote.WAIT_SECONDS", 0.001)
+    monkeypatch.setattr("videofeatures.record_files.FLUSH_SECONDS", 0.05)
+    targets = [make_target(f"{k}.mp4", f"{k}.npy") for k in range(3)]
+    results = "s3://bucket/run"
+    jobs = cut_into_jobs(targets, Settings(), (make_recipe(),), results, videos_per_job=10)
+    watcher = Watcher(jobs, Display(said.append))
+    watcher.look()  # there is nothing yet
+    with Recorder(results, jobs[0].name) as recorder:
+        write_line(recorder, "done", "0.npy", duration_seconds=5)
+        s3_server.fault = lambda request: request.fail(503, "SlowDown")
+        watcher.look()
+        assert watcher.progress.num_done == 0
+        s3_server.fault = lambda request: None
+        watcher.look()
+        assert watcher.progress.num_done == 1
+        fail(recorder, 1)
+
+        def is_counted() -> bool:
+            watcher.look()
+            return watcher.progress.num_failed == 1
+
+        wait_for(is_counted)  # while the job goes on
+        write_line(recorder, "done", "2.npy", duration_seconds=5)
+    watcher.look()
+    assert (watcher.progress.num_done, watcher.progress.num_failed) == (2, 1)

@@ -512,10 +512,40 @@ def test_a_configuration_without_a_csv_has_that_of_the_project(tmp_path, monkeyp
         plan.make_plan({"backbone": "efficientnet_lite0", "weights": "random"})
 
 
-@pytest.mark.parametrize("key", ["results", "scratch"])
-def test_folders_are_on_a_disk(collection, key):
-    with pytest.raises(UserError, match=f"configuration: {key}: s3://bucket/x is a URL. Only"):
-        collection.plan(**{key: "s3://bucket/x"})
+def test_what_is_brought_goes_to_a_disk(collection):
+    with pytest.raises(UserError, match="configuration: scratch: s3://bucket/x is a URL"):
+        collection.plan(scratch="s3://bucket/x")
+
+
+@pytest.mark.parametrize(
+    ("results", "problem"),
+    [
+        ("s3://bucket/x", "nothing else is read or written unless you say so: `allowed_schemes"),
+        ("https://host/x", "https://host/x cannot be written"),
+        ("file:///tmp/x", "file:///tmp/x is a URL of the scheme 'file', which is none of"),
+    ],
+)
+def test_a_bucket_of_results_is_one_that_is_allowed_and_can_be_written(
+    collection, results, problem
+):
+    collection.add("a")
+    schemes = "https" if results.startswith("https") else None
+    with pytest.raises(UserError) as caught:
+        collection.plan(results=results, allowed_schemes=schemes)
+    (told,) = caught.value.problems
+    assert told.startswith(f"configuration: results: {results} ")
+    assert problem in told
+
+
+def test_of_results_in_a_bucket_the_folder_on_the_disk_must_be_writable(
+    collection, monkeypatch, s3_server
+):
+    monkeypatch.chdir(collection.folder)
+    Path("results").mkdir(exist_ok=True)
+    Path("results/s3").write_text("in the way")
+    with pytest.raises(UserError, match="results: results/s3/bucket/x: files cannot be written"):
+        collection.plan(results="s3://bucket/x/", allowed_schemes="s3")
+    assert not s3_server.counts
 
 
 @pytest.mark.parametrize("place", ["videos.csv", "videos.csv/below", "/dev/null/r"])

@@ -178,6 +178,26 @@ def test_what_belongs_to_a_run_is_never_a_feature_file(tmp_path, monkeypatch):
     assert f"linked/deep/d.npy is in {tmp_path}/results/records, a folder of runs" in told
 
 
+def test_no_feature_file_stands_among_the_records_of_a_bucket(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own_paths = find_own_paths([Config(results="s3://bucket/run/", allowed_schemes="s3")])
+    rows = [
+        ("a", "s3://bucket/run/records/a.npy"),
+        ("b", "s3://bucket/run/records/deep/b.npy"),
+        ("c", "results/s3/bucket/run/plan/c.npy"),
+        ("d", "s3://bucket/run/d.npy"),
+        ("e", "s3://bucket/Run/records/e.npy"),
+        ("f", "s3://other/run/records/f.npy"),
+    ]
+    write_csv(Path("videos.csv"), rows)
+    with pytest.raises(UserError) as caught:
+        read_rows("videos.csv", own_paths=own_paths, allowed_schemes={"s3"})
+    assert [problem.split(",")[1].split(":")[0] for problem in caught.value.problems] == [
+        f" line {number}" for number in range(2, 5)
+    ]
+    assert "is in s3://bucket/run/records, a folder of runs, for records" in str(caught.value)
+
+
 def test_a_long_list_of_problems_is_cut(tmp_path):
     with pytest.raises(UserError) as caught:
         read(tmp_path, HEADER + "".join(f"a.mp4,{k}.txt\n" for k in range(1000)))

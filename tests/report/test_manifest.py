@@ -15,7 +15,7 @@ from videofeatures.planning import staleness
 from videofeatures.planning.plan import MISSING, Request
 from videofeatures.records import Recorder
 from videofeatures.report import manifest
-from videofeatures.report.manifest import describe_counts, try_write_manifest, write_manifest
+from videofeatures.report.manifest import make_manifest, try_write_manifest, write_manifest
 from videofeatures.settings import Settings
 
 
@@ -167,7 +167,7 @@ def test_paths_and_reasons_come_back_as_they_were(collection):
 
 
 def test_counts_of_all_states_are_said_with_the_place_of_the_file(five):
-    told = describe_counts(write_manifest(five.plan()), five.results)
+    told = make_manifest(five.plan())
     place = f"{five.results / 'manifest.csv'} lists every row"
     assert told == f"2 done, 1 failed, 1 missing, 1 pending: {place}"
 

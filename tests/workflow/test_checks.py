@@ -170,3 +170,23 @@ def test_a_device_that_is_to_decode_is_tried(tmp_path, monkeypatch):
         assert checks.check_decoding("auto").text == "vaapi, and the CPU"
     finally:
         checks.find_hwaccel.cache_clear()
+
+
+def test_a_bucket_of_results_is_written_and_read(s3_server):
+    finding = checks.check_bucket("s3://bucket/run/")
+    assert finding.is_ok
+    assert "s3://bucket/run/: written and read in" in finding.text
+    assert s3_server.list() == []
+    # Runs remove nothing there.
+    s3_server.fault = lambda r: r.fail(403, "AccessDenied") if r.method == "DELETE" else None
+    assert checks.check_bucket("s3://bucket/run").is_ok
+
+
+@pytest.mark.parametrize("method", ["PUT", "GET"])
+def test_a_bucket_of_results_that_is_not_for_us_is_named(s3_server, method):
+    s3_server.fault = lambda r: r.fail(403, "AccessDenied") if r.method == method else None
+    finding = checks.check_bucket("s3://bucket/run")
+    assert str(finding) == (
+        "FIX  results       s3://bucket/run/.videofeatures-check: cannot be written and read: "
+        "bucket: no permission (403). Allow it, or choose another"
+    )

@@ -9,10 +9,10 @@ that only one of many can. Nothing else depends on claims: each process writes a
 a temporary name of its own and renames it, so that a holder that resumes late computes a row
 twice, but corrupts no file.
 
-The claim of a feature file that is in a bucket stands in a folder that all processes share that
-have the same results: a bucket has neither an mtime that a holder can renew without writing, nor
-names that are cheap to make and remove. Others may compute such a row at the same time; which of
-them writes it is decided where it is written.
+The claim of a feature file that is in a bucket stands in a folder of a disk, which all processes
+share that have the same results and this disk: a bucket has neither an mtime that a holder can
+renew without writing, nor names that are cheap to make and remove. Others may compute such a row at
+the same time; which of them writes it is decided where it is written.
 
 `SoftFileLease` of filelock 4.2.11 was tried instead (79 lines). It takes a claim over by exchanging
 two names in one rename, which the NFS client of Linux refuses with EINVAL: with that answer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import time
@@ -100,7 +101,8 @@ class Writer:
             UserError: a disk is full: there is no use in going on.
         """
         seconds = time.monotonic() - state.started
-        return self._try(state, seconds, partial(self._write, state, seconds))
+        with contextlib.ExitStack() as stack:
+            return self._try(state, seconds, partial(self._write, state, seconds, stack))
 
     def take_uploaded(self, *, all_of_them: bool = False) -> Iterator[tuple[TargetState, Outcome]]:
         """Yield targets whose features are not on their way any more, and what became of them.
@@ -173,12 +175,16 @@ class Writer:
             logger.warning("  but   %s: decoded on the CPU: %s", source, decoded.fallback)
         return Outcome.DONE
 
-    def _write(self, state: TargetState, seconds: float) -> Outcome:
-        """Write the file, and say that it is done just before it is: see `records`."""
+    def _write(self, state: TargetState, seconds: float, stack: contextlib.ExitStack) -> Outcome:
+        """Write the file, and say that it is done just before it is: see `records`.
+
+        Args:
+            stack: is left when it is recorded what became of the file.
+        """
         if state.error is not None:
             raise state.error
         recipe, decoded = self._recipes[state.target.recipe], _decoded(state)
-        features = state.features.take(decoded.num_clips)
+        path, features = state.target.feature_path, state.features.take(decoded.num_clips)
         assert decoded.times is not None  # it was decoded to the end
         mean_norm, times = state.norm_sum / features.shape[0], decoded.times
         if recipe.pool != "none":
@@ -187,6 +193,8 @@ class Writer:
         _check_finite(features, recipe)
 
         def record(file: BufferedRandom) -> None:
+            if not is_url(path):
+                stack.enter_context(self._recorder.alone())
             line = self._line("done", _begun(state)) | _facts(state)
             self._recorder.write(
                 line
@@ -203,7 +211,7 @@ class Writer:
                 )
             )
 
-        path, content = state.target.feature_path, (features, times, self._provenance(state))
+        content = (features, times, self._provenance(state))
         if not is_url(path):
             write_features(path, *content, before=record)
             return self._say_done(state, seconds, features.shape)

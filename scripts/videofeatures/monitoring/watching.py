@@ -7,13 +7,17 @@ import threading
 import time
 from collections.abc import Sequence
 
-from videofeatures.errors import MAX_SHOWN
+from videofeatures.errors import MAX_SHOWN, UserError
 from videofeatures.monitoring.progress import Display, Progress
 from videofeatures.planning.jobs import Job, find_video_sizes, run_name_of
 from videofeatures.records import COMPLAINTS, Line, RecordReader, RowLine, source_of
 from videofeatures.urls import is_url
 
 POLL_SECONDS = 1
+BUCKET_POLL_SECONDS = 5
+"""In a bucket, where a look is a request for each 1,000 files of a run, and one for each job that
+has said something since: 17,280 listings a day."""
+
 MAX_SHARE = 0.05
 """Of the time that may go into looking: with thousands of jobs on a slow disk, looks are rarer."""
 
@@ -36,7 +40,9 @@ class Watcher:
         self._share_of: dict[str, float] = {}
         # Features on their way into buckets: done when they are there.
         self._uploaded: dict[str, RowLine] = {}
-        self._reader = RecordReader(jobs[0].results, start=run_name_of(jobs[0]))
+        results = jobs[0].results
+        self._poll_seconds = float(BUCKET_POLL_SECONDS if is_url(results) else POLL_SECONDS)
+        self._reader = RecordReader(results, start=run_name_of(jobs[0]))
         self._display = display
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -54,18 +60,18 @@ class Watcher:
 
     def _watch(self) -> None:
         self._look_at_videos()
-        pause = float(POLL_SECONDS)
+        pause = poll_seconds = self._poll_seconds
         while not self._ended.wait(pause):
             started = time.monotonic()
             self.look()
             self._display.update(self.progress)
-            pause = max(POLL_SECONDS, (time.monotonic() - started) / MAX_SHARE)
+            pause = max(poll_seconds, (time.monotonic() - started) / MAX_SHARE)
         self.look()
 
     def look(self) -> None:
         """Count what is new."""
-        # A disk that does not answer now may do so at the next look.
-        with contextlib.suppress(OSError):
+        # A disk, or a bucket, that does not answer now may do so at the next look.
+        with contextlib.suppress(OSError, UserError):
             for _, lines in self._reader.read():
                 for line in lines:
                     self._count(line)

@@ -18,7 +18,9 @@ from videofeatures.files import replace_file, stat_or_none
 from videofeatures.listing import Look, look_at_all
 from videofeatures.networks.recipe import Recipe
 from videofeatures.planning.plan import Target
+from videofeatures.record_files import records_place
 from videofeatures.records import Records
+from videofeatures.results import work_folder
 from videofeatures.settings import Settings
 from videofeatures.source import Source
 from videofeatures.threaded import threaded_map
@@ -156,7 +158,7 @@ def run_name_of(job: Job) -> str:
 
 def plan_folder(results: str | os.PathLike) -> Path:
     """Return the folder of what the jobs of runs need."""
-    return Path(results) / "plan"
+    return work_folder(results) / "plan"
 
 
 def job_path(results: str | os.PathLike, name: str) -> Path:
@@ -171,7 +173,7 @@ def end_path(results: str | os.PathLike, name: str) -> Path:
 
 def log_path(results: str | os.PathLike, name: str) -> Path:
     """Return the path of a job's log."""
-    return Path(results) / "logs" / f"{name}.log"
+    return work_folder(results) / "logs" / f"{name}.log"
 
 
 def remove_files(job: Job) -> None:
@@ -310,8 +312,10 @@ def describe_end(
             "is late to show what other machines have made (latency-wait)"
         )
     if failed or num_unfinished:
+        results = jobs[0].results
+        logs = log_path(results, jobs[0].name).parent
         lines.append(
-            f"The whole story: {jobs[0].results}/logs and {jobs[0].results}/records. The next "
+            f"The whole story: {logs} and {records_place(results)}. The next "
             f"run tries these {unit} again"
         )
     return lines

@@ -19,11 +19,13 @@ class Places:
         self._real_folders = {"": os.getcwd(), "/": "/"}
         self._real_starts: dict[str, str] = {}  # of whole paths, with a slash at the end
         self._case_blind: dict[str, bool] = {}
+        self._url_folders: set[str] = set()
 
     def find(self, path: str) -> str:
         """Return the absolute path of a file, given a normalised one, without links in folders; a
         URL is as it is."""
         if is_url(path):
+            self._url_folders.add(os.path.dirname(path))
             return path
         cut = path.rfind("/") + 1
         start = path[:cut]
@@ -46,8 +48,8 @@ class Places:
 
     @property
     def folders(self) -> set[str]:
-        """All that were looked at, without links."""
-        return set(self._real_folders.values())
+        """All that were looked at, without links; those of URLs, too."""
+        return {*self._real_folders.values(), *self._url_folders}
 
     def is_one_file(self, path: str, other: str) -> bool:
         """Whether two absolute paths without links in their folders are one file on their disk."""

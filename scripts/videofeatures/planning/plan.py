@@ -38,10 +38,11 @@ from videofeatures.planning.staleness import (
 )
 from videofeatures.records import Record, Records, read_records
 from videofeatures.remote import RemoteStat
+from videofeatures.results import work_folder
 from videofeatures.settings import Config, Trust, config_problems
 from videofeatures.source import Source, part_cells
 from videofeatures.threaded import threaded_map
-from videofeatures.urls import absolute, is_url, parse_schemes, redact
+from videofeatures.urls import absolute, is_url, parse_schemes, redact, url_problem
 
 MISSING = "no feature file"
 LINK = "a link to the feature file of another row"
@@ -353,15 +354,17 @@ def _read_config_and_rows(
 
 def _problems_of_folders(config: Config) -> list[str]:
     """Return what is wrong with the folders that a configuration names."""
-    folders = {"results": config.results, "scratch": config.scratch}
-    problems = [
-        f"configuration: {name}: {redact(folder)} is a URL. Only the columns of the CSV may hold "
-        "those: name a folder of a disk"
-        for name, folder in folders.items()
-        if folder and is_url(folder)
-    ]
-    if not problems and (problem := folder_problem(Path(config.results))):
+    problems = []
+    results, problem = config.results, None
+    if is_url(results):
+        schemes = parse_schemes(config.allowed_schemes)
+        problem = url_problem(results, schemes, is_folder=True)
+    if problem := problem or folder_problem(work_folder(results)):
         problems.append(f"configuration: results: {problem}")
+    if config.scratch and is_url(config.scratch):
+        problems.append(
+            f"configuration: scratch: {redact(config.scratch)} is a URL. Name a folder of a disk"
+        )
     return problems
 
 

@@ -15,6 +15,8 @@ from videofeatures.files import path_problem
 from videofeatures.networks.weights import SHARED_FOLDER
 from videofeatures.planning.cells import read_cells
 from videofeatures.planning.places import Places, fold
+from videofeatures.record_files import records_place
+from videofeatures.results import place_in, work_folder
 from videofeatures.settings import Config
 from videofeatures.source import Source
 from videofeatures.urls import is_url, local_paths, redact, url_problem
@@ -58,10 +60,11 @@ def find_own_paths(configs: Sequence[Config]) -> dict[str, str]:
     """
     config = configs[0]
     folders = {
-        os.path.join(config.results, name): f"a folder of runs, for {name}"
-        for name in ("logs", "plan", "records")
+        place_in(work_folder(config.results), name): f"a folder of runs, for {name}"
+        for name in ("logs", "plan")
     }
     folders |= {
+        records_place(config.results): "a folder of runs, for records",
         str(SHARED_FOLDER): "the folder of verified weights",
         ".snakemake": "Snakemake's own folder",
     }
@@ -97,7 +100,10 @@ def read_rows(
     """
     rows, problems = [], []
     places = Places()
-    own_places = {os.path.realpath(path): what for path, what in (own_paths or {}).items()}
+    own_places = {
+        path if is_url(path) else os.path.realpath(path): what
+        for path, what in (own_paths or {}).items()
+    }
     # Hashes of places: a million take little memory, and what is found twice is looked at again.
     features: set[int] = set()
     others = {hash(fold(place)) for place in own_places}

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from videofeatures.results import work_folder
+
 SCRIPT = Path(__file__).parents[2] / "make_report.py"
 
 MAX_SECONDS = 600
@@ -22,8 +24,8 @@ MAX_SECONDS = 600
 
 def report_path(results: str | os.PathLike, name: str = "") -> Path:
     """Return the path of a collection's report: of one recipe of several, by its name, but for the
-    first, whose page stands for all."""
-    return Path(results) / (f"report-{name}.html" if name else "report.html")
+    first, whose page stands for all. Of results in a bucket, that of which it has a copy."""
+    return work_folder(results) / (f"report-{name}.html" if name else "report.html")
 
 
 def try_write_report(config: Mapping[str, Any]) -> str:

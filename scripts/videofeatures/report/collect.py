@@ -73,10 +73,11 @@ class Collected(NamedTuple):
 
 
 def collect(results: str | os.PathLike) -> Collected:
-    """Return the manifest and all records of a folder of results.
+    """Return the manifest and all records of results.
 
     Raises:
         OSError: there is no manifest, or a file cannot be read.
+        UserError: records in a bucket cannot be read.
     """
     rows = pd.read_csv(
         manifest_path(results),

@@ -15,6 +15,7 @@ from videofeatures.listing import Look
 from videofeatures.planning.plan import Plan, Target, make_plan
 from videofeatures.planning.rows import Row
 from videofeatures.records import Record
+from videofeatures.results import leave_copy, work_folder
 from videofeatures.source import part_cells
 from videofeatures.threaded import threaded_map
 
@@ -45,8 +46,8 @@ NUM_FACTS = 7
 
 
 def manifest_path(results: str | os.PathLike) -> Path:
-    """Return the path of a run's manifest."""
-    return Path(results) / "manifest.csv"
+    """Return the path of a run's manifest; of results in a bucket, that of which it has a copy."""
+    return work_folder(results) / "manifest.csv"
 
 
 def write_manifest(plan: Plan) -> Counter[str]:
@@ -67,21 +68,26 @@ def write_manifest(plan: Plan) -> Counter[str]:
     return counts
 
 
-def describe_counts(counts: Counter[str], results: str | os.PathLike) -> str:
-    """Return the counts of states and where to look, in one line."""
+def make_manifest(plan: Plan) -> str:
+    """Write the manifest, and leave a copy in the bucket, where the results are in one; return the
+    counts of states and where to look, in one line.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    counts, results = write_manifest(plan), plan.config.results
     parts = ", ".join(f"{counts[state]} {state}" for state in STATES)
-    return f"{parts}: {manifest_path(results)} lists every row"
+    return f"{parts}: {leave_copy(results, manifest_path(results))} lists every row"
 
 
 def try_write_manifest(config: Mapping[str, Any], plan: Plan | None = None) -> str:
-    """Write the manifest of a run; return a line about it, also if it cannot be written.
+    """Make the manifest of a run; return a line about it, also if it cannot be written.
 
     Args:
         plan: of all rows as they are now, if there is one at hand.
     """
     try:
-        plan = plan if plan is not None and plan.is_whole else make_plan(config)
-        return describe_counts(write_manifest(plan), plan.config.results)
+        return make_manifest(plan if plan is not None and plan.is_whole else make_plan(config))
     except UserError as error:  # the CSV has changed meanwhile, say
         return f"the manifest cannot be written: {error}"
     except OSError as error:

@@ -24,7 +24,8 @@ from videofeatures.networks.weights import RANDOM
 from videofeatures.planning.plan import check_config, find_recipes, make_plan
 from videofeatures.report import charts, report_path, samples
 from videofeatures.report.collect import Collected, collect, source_of
-from videofeatures.report.manifest import STATES, write_manifest
+from videofeatures.report.manifest import STATES, make_manifest
+from videofeatures.results import leave_copy
 from videofeatures.settings import Config
 from videofeatures.source import Source
 from videofeatures.units import describe_bytes, describe_seconds
@@ -53,8 +54,8 @@ COLOURS = {"done": "#3fae6b", "failed": "#d64545", "missing": "#f0a202", "pendin
 NEUTRAL = "#2f7ed8"
 
 
-def write_report(config: Mapping[str, Any], *, keep_manifest: bool = False) -> Path:
-    """Write `<results>/report.html`, one file that needs no network; return its path.
+def write_report(config: Mapping[str, Any], *, keep_manifest: bool = False) -> str:
+    """Write `<results>/report.html`, one file that needs no network; return where people find it.
 
     Where a configuration has several recipes, it is the page of the first one, and each of the
     others has one beside it.
@@ -64,13 +65,13 @@ def write_report(config: Mapping[str, Any], *, keep_manifest: bool = False) -> P
         keep_manifest: start from the manifest that is there; else it is written, too.
 
     Raises:
-        UserError: the configuration or its CSV cannot be used.
+        UserError: the configuration, its CSV or the records cannot be used.
         OSError: a page cannot be written.
     """
     configs = check_config(config)
     _, recipes = find_recipes(configs)
     if not keep_manifest:
-        write_manifest(make_plan(config))
+        make_manifest(make_plan(config))
     results = next(iter(configs.values())).results
     collected = collect(results)
     paths = {
@@ -86,7 +87,8 @@ def write_report(config: Mapping[str, Any], *, keep_manifest: bool = False) -> P
             paths[recipe.name],
             others={} if is_one else {name: path.name for name, path in paths.items()},
         )
-    return report_path(results)
+    place, *_ = [leave_copy(results, path) for path in paths.values()]
+    return place
 
 
 def _write_page(

@@ -43,15 +43,18 @@ from videofeatures.networks.weights import (
 )
 from videofeatures.planning.estimate import Estimate, estimate
 from videofeatures.planning.plan import Plan, make_plan
+from videofeatures.remote import open_store
 from videofeatures.report.thumbnails import contact_sheet
+from videofeatures.results import place_in, work_folder
 from videofeatures.settings import Settings
 from videofeatures.source import Source
 from videofeatures.units import describe_bytes, describe_seconds
-from videofeatures.urls import is_url, local_paths
+from videofeatures.urls import is_url, local_paths, scheme_of
 
 CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mpeg2video", "wmv3")
 """Codecs of nearly all videos of the web and of cameras."""
 
+CHECK_NAME = ".videofeatures-check"
 MAX_FRAMES_SHOWN = 8
 MAX_VIDEOS_TRIED = 20
 MAX_FOLDERS_TRIED = 50
@@ -88,7 +91,10 @@ def check_all(config: dict[str, Any]) -> Iterator[Finding]:
         yield _guarded("elsewhere", lambda: check_elsewhere(urls, plan))
     paths = local_paths(path for row in plan.rows for path in row.feature_paths)
     folders = sorted({os.path.dirname(path) or "." for path in paths})
-    yield _guarded("folders", lambda: check_folders([*folders, plan.config.results]))
+    results = plan.config.results
+    yield _guarded("folders", lambda: check_folders([*folders, str(work_folder(results))]))
+    if is_url(results):
+        yield _guarded("results", lambda: check_bucket(results))
     yield _guarded("disk", lambda: check_disk(folders, plan.recipes, expected))
     yield _guarded("device", lambda: check_device(plan.config))
     if plan.config.hwaccel != "none":
@@ -183,9 +189,9 @@ def check_folders(folders: Sequence[str]) -> Finding:
     existing = {_existing(folder) for folder in [*folders, str(SHARED_FOLDER)]}
     for folder in sorted(existing)[:MAX_FOLDERS_TRIED]:
         try:
-            with replace_file(folder / ".videofeatures-check") as file:
+            with replace_file(folder / CHECK_NAME) as file:
                 file.write(b"x")
-            (folder / ".videofeatures-check").unlink()
+            (folder / CHECK_NAME).unlink()
         except OSError as error:
             problems.append(f"{folder}: {error.strerror}")
     if problems:
@@ -194,6 +200,28 @@ def check_folders(folders: Sequence[str]) -> Finding:
     shown = ", ".join(f"{folder}/" for folder in folders[:3])
     more = f" and {len(folders) - 3} more" if len(folders) > 3 else ""
     return Finding(True, "folders", f"{shown}{more} can be written")
+
+
+def check_bucket(results: str) -> Finding:
+    """Check that what a run leaves in a bucket can be written and read there, and how fast.
+
+    Raises:
+        UserError: the package for it is not installed.
+    """
+    url = place_in(results, CHECK_NAME)
+    store = open_store(scheme_of(url))
+    started = time.monotonic()
+    try:
+        store.put(url, b"x")
+        is_same = store.read(url) == b"x"
+    except VideoError as error:
+        text = f"{url}: cannot be written and read: {error.reason}. Allow it, or choose another"
+        return Finding(False, "results", text)
+    seconds = time.monotonic() - started
+    with contextlib.suppress(VideoError):  # runs need not remove anything there
+        store.remove(url)
+    text = f"{results}: written and read in {seconds:.3f} s; each row that is done takes a write"
+    return Finding(is_same, "results", text)
 
 
 def check_disk(folders: Sequence[str], recipes: Sequence[Recipe], expected: Estimate) -> Finding:
@@ -281,8 +309,8 @@ def check_weights(weights: Weights) -> Finding:
 def check_video(plan: Plan, recipe: Recipe) -> Finding:
     """Check that a video can be decoded, the first that can, and that its features are finite.
 
-    Leaves `<results>/check.jpg`, or `check-NAME.jpg` of one of several recipes: what its network
-    saw.
+    Leaves `check.jpg` in the `work_folder` of the results, or `check-NAME.jpg` of one of several
+    recipes: what its network saw.
 
     Raises:
         UserError: the device or the weights cannot be used.
@@ -316,7 +344,7 @@ def check_video(plan: Plan, recipe: Recipe) -> Finding:
         predictions = classifier.predict(features) if classifier else []
         captions = [best.name for (best,) in predictions]
         of_which = f"-{recipe.name}" if len(plan.recipes) > 1 else ""
-        path = Path(settings.results) / f"check{of_which}.jpg"
+        path = work_folder(settings.results) / f"check{of_which}.jpg"
         with replace_file(path) as file:
             contact_sheet(pixels, captions).save(file, "JPEG")
         class_text = f", {captions[0]} to the network" if captions else ""

@@ -26,6 +26,7 @@ from videofeatures.planning.rows import read_rows
 from videofeatures.records import Records, read_records
 from videofeatures.report import report_path, try_write_report
 from videofeatures.report.manifest import manifest_path, try_write_manifest
+from videofeatures.results import work_folder
 from videofeatures.urls import absolute, is_url, parse_schemes
 from videofeatures.workflow.leftovers import hold_run, remove_files_of_killed_runs
 
@@ -111,7 +112,7 @@ class Run:
         if self._plan is None:
             return []
         # Not in the results: a dry-run leaves nothing there.
-        name = "-".join(Path(os.path.relpath(self._plan.config.results)).parts)
+        name = "-".join(Path(os.path.relpath(work_folder(self._plan.config.results))).parts)
         path = Path(".snakemake") / "pending" / f"{name}.csv"
         return list(list_pending(self._plan.pending, MAX_LISTED, path))
 
