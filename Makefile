@@ -53,7 +53,8 @@ demo: .venv/installed
 
 # A process for each core, up to four: each needs some gigabytes of memory.
 test: .venv/installed-dev
-	.venv/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+	.venv/bin/python -m pytest --numprocesses logical --maxprocesses 4 \
+		--dist loadfile --no-loadscope-reorder
 
 # On a SLURM cluster of this machine alone, started for the tests. As root of a Debian, this
 # installs SLURM; where it cannot be started, the tests are skipped, and say why.

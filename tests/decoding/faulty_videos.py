@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import psutil
 import pytest
 
-from conftest import make_clip
+from conftest import make_clip, wait_for
 
 # What Python imports first, in a worker, too: some files are a nuisance to libav from then on.
 FAULTS = """
@@ -39,7 +40,12 @@ if "videofeatures.decoding.worker" in sys.orig_argv:
 
 
 def make_faulty_videos(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """Make files by what becomes of them; `other` is 3 s long, and all others are 2 s."""
+    """Make files by what becomes of them; `other` is 3 s long, and all others are 2 s.
+
+    No worker is left of the tests before.
+    """
+    gc.collect()  # pools that nobody closed end theirs with themselves
+    wait_for(lambda: not workers())
     faults = folder / "faults"
     faults.mkdir()
     (faults / "sitecustomize.py").write_text(FAULTS)

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterable
+from glob import glob
 
 import av
 import pytest
@@ -44,7 +45,7 @@ def test_a_path_that_may_be_a_pattern_is_opened(tmp_path, name):
     with literal_path(str(file)) as path:
         assert subprocess.run(["cat", path], capture_output=True, check=True).stdout == b"its own"
         assert not set("%*?{") & set(path)
-    assert str(file) not in [os.path.realpath(opened) for opened in Path("/proc/self/fd").iterdir()]
+    assert str(file) not in [os.path.realpath(opened) for opened in glob("/proc/self/fd/*")]
 
 
 def test_formats_that_open_other_files_are_for_those_who_trust_them():
