@@ -59,8 +59,14 @@ def make_faulty_videos(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[st
 
 def workers(pid: int | None = None) -> list[psutil.Process]:
     """The workers of a process that runs, or of this one."""
-    children = psutil.Process(pid).children(recursive=True)
-    return [child for child in children if "videofeatures.decoding.worker" in child.cmdline()]
+    return [child for child in psutil.Process(pid).children(recursive=True) if _is_worker(child)]
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    try:
+        return "videofeatures.decoding.worker" in process.cmdline()
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):  # it has just ended
+        return False
 
 
 def has_ended(process: psutil.Process) -> bool:
