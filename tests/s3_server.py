@@ -31,7 +31,12 @@ class Request:
     """
 
     def __init__(
-        self, environ: dict[str, Any], start_response: Callable, app: Callable, number: int
+        self,
+        environ: dict[str, Any],
+        start_response: Callable,
+        app: Callable,
+        number: int,
+        over: threading.Event,
     ):
         self.environ = environ
         self.method = environ["REQUEST_METHOD"]
@@ -39,6 +44,7 @@ class Request:
         self.number = number
         self._start_response = start_response
         self._app = app
+        self._over = over
 
     def fail(self, status: int, code: str) -> list[bytes]:
         """An error, in S3's form."""
@@ -71,6 +77,11 @@ class Request:
         self.environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
         raise ConnectionResetError
 
+    def hang(self) -> Iterable[bytes]:
+        """No answer, as long as a test lasts; and nothing is done then, either."""
+        self._over.wait()
+        return self.reset()
+
 
 class S3Server:
     """One bucket, and what is asked of it.
@@ -86,11 +97,13 @@ class S3Server:
         self.counts: Counter[str] = Counter()
         self.keys: Counter[tuple[str, str]] = Counter()
         self._lock = threading.Lock()
+        self._over = threading.Event()
         app = DomainDispatcherApplication(create_backend_app)
 
         def wrapped(environ: dict[str, Any], start_response: Callable) -> Iterable[bytes]:
             with self._lock:
-                request = Request(environ, start_response, app, self.counts.total())
+                number = self.counts.total()
+                request = Request(environ, start_response, app, number, self._over)
                 self.counts[request.method] += 1
                 self.keys[request.method, request.key] += 1
             answer = self.fault(request)
@@ -118,6 +131,7 @@ class S3Server:
         try:
             yield self
         finally:
+            self._over.set()
             self._server.shutdown()
             self._thread.join()
             self._server.server_close()
@@ -136,6 +150,8 @@ class S3Server:
     def start_anew(self) -> None:
         """Nothing is there, and nothing was asked for."""
         self.fault = lambda request: None
+        self._over.set()
+        self._over = threading.Event()
         client = self.client
         with contextlib.suppress(client.exceptions.NoSuchBucket):
             for page in client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET):
@@ -147,8 +163,15 @@ class S3Server:
 
     def forget(self) -> None:
         """Count from now on."""
-        self.counts.clear()
-        self.keys.clear()
+        with self._lock:
+            self.counts.clear()
+            self.keys.clear()
+
+    def puts(self, start: str = "") -> Counter[str]:
+        """How often each object was written whose key starts so."""
+        with self._lock:
+            counts = self.keys.items()
+            return Counter({k: n for (m, k), n in counts if m == "PUT" and k.startswith(start)})
 
     def put(self, key: str, content: bytes) -> str:
         """Write an object; return its URL."""
