@@ -69,6 +69,13 @@ def test_files_of_a_run_that_was_killed_are_removed(tmp_path, has_claim):
     assert left(tmp_path) == []
 
 
+def test_of_a_run_that_was_killed_before_it_wrote_anything_nothing_stays(tmp_path):
+    kill(tmp_path, new_run_name())
+    assert len(left(tmp_path)) == 1
+    remove_files_of_killed_runs(tmp_path)
+    assert left(tmp_path) == []
+
+
 def test_a_run_on_another_machine_is_gone_when_its_claim_is_a_day_old(tmp_path, monkeypatch):
     name = start(tmp_path)
     kill(tmp_path, name)

@@ -179,18 +179,22 @@ def remove_abandoned_claims(feature_paths: Iterable[str], folder: Path | None = 
     Args:
         folder: see `Claims`.
     """
-    claims = Claims(math.inf)
     folders = {None if is_url(path) else Path(path).parent for path in feature_paths}
     for parent in {folder if each is None else each for each in folders}:
-        if parent is None:
-            continue
-        with contextlib.suppress(OSError):
-            with os.scandir(parent) as entries:
-                names = [entry.name for entry in entries if CLAIM.match(entry.name)]
-            for prefix in {name.rsplit(".", 2)[0] for name in names}:
-                # Only the holder of a row may remove its files.
-                for claim in claims.acquire(parent, prefix) or []:
-                    claim.unlink()
+        if parent is not None:
+            remove_abandoned_claims_in(parent)
+
+
+def remove_abandoned_claims_in(folder: Path) -> None:
+    """Remove the claims that killed processes of this machine left in a folder."""
+    claims = Claims(math.inf)
+    with contextlib.suppress(OSError):
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if CLAIM.match(entry.name)]
+        for prefix in {name.rsplit(".", 2)[0] for name in names}:
+            # Only the holder of a row may remove its files.
+            for claim in claims.acquire(folder, prefix) or []:
+                claim.unlink()
 
 
 @cache

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from videofeatures.extraction.claims import Claims
+from videofeatures.extraction.claims import Claims, remove_abandoned_claims_in
 from videofeatures.files import hidden_name
 from videofeatures.planning.jobs import plan_folder
 
@@ -51,6 +51,8 @@ def remove_files_of_killed_runs(results: str | os.PathLike) -> None:
             # The claims last: what is left by a kill now is found again.
             for path in [*paths, *claims] if claims else ():
                 path.unlink(missing_ok=True)
+    # Of runs that were killed before they wrote anything else.
+    remove_abandoned_claims_in(folder)
 
 
 def _old_claims(folder: Path, prefix: str) -> list[Path]:
