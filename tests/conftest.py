@@ -33,9 +33,10 @@ from videofeatures.settings import Settings
 from videofeatures.source import Source
 
 ROOT = Path(__file__).parents[1]
+PROJECT = ("Snakefile", "rules", "scripts", "config", "envs", "profiles", "slurm")
+
 if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are for as many processes of tests
     torch.set_num_threads(1)
-PROJECT = ("Snakefile", "rules", "scripts", "config", "envs", "profiles", "slurm")
 
 
 def run_ffmpeg(*arguments: str | Path) -> None:

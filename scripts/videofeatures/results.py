@@ -39,8 +39,6 @@ def leave_copy(results: str | os.PathLike, path: Path) -> str:
     url = place_in(results, path.name)
     try:
         open_store(scheme_of(url)).put(url, path.read_bytes())
-    except VideoError as error:
-        return f"{path} ({url} could not be written: {error.reason})"
-    except (UserError, OSError) as error:
+    except (VideoError, UserError, OSError) as error:
         return f"{path} ({url} could not be written: {error})"
     return url

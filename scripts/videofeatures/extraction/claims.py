@@ -179,10 +179,9 @@ def remove_abandoned_claims(feature_paths: Iterable[str], folder: Path | None = 
     Args:
         folder: see `Claims`.
     """
-    folders = {None if is_url(path) else Path(path).parent for path in feature_paths}
-    for parent in {folder if each is None else each for each in folders}:
-        if parent is not None:
-            remove_abandoned_claims_in(parent)
+    folders = {folder if is_url(path) else Path(path).parent for path in feature_paths}
+    for each in filter(None, folders):
+        remove_abandoned_claims_in(each)
 
 
 def remove_abandoned_claims_in(folder: Path) -> None:
