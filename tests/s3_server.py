@@ -68,6 +68,13 @@ class Request:
         """The right answer."""
         return list(self._app(self.environ, self._start_response))
 
+    def edit(self, change: Callable[[bytes], bytes]) -> list[bytes]:
+        """The right answer, with another body."""
+        body = change(b"".join(self.answer()))
+        headers = [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))]
+        self._start_response("200 OK", headers)
+        return [body]
+
     def answer(self) -> list[bytes]:
         """The right answer, whose effect is had, and which may not be given."""
         return list(self._app(self.environ, lambda *_: lambda _: None))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -263,6 +264,16 @@ def test_a_storage_may_refuse_large_pages(s3_server, store):
         r.fail(400, "InvalidArgument") if "max-keys" in r.environ["QUERY_STRING"] else None
     )
     assert [url for url, _ in next(store.list_pages("s3://bucket/p/", is_deep=True))]
+
+
+@pytest.mark.parametrize(
+    "time", ["2026-11-26T23:00:01.000Z", "2026-11-26T23:00:01Z", "Thu, 26 Nov 2026 23:00:01 GMT"]
+)
+def test_the_times_of_a_listing_may_have_any_form(s3_server, store, time):
+    s3_server.put("p/a.mp4", b"x")
+    s3_server.fault = lambda r: r.edit(partial(re.sub, rb"(?<=<LastModified>)[^<]+", time.encode()))
+    ((_, seen),) = next(store.list_pages("s3://bucket/p/", is_deep=True))
+    assert seen.st_mtime_ns == 1_795_734_001 * 1_000_000_000
 
 
 @pytest.fixture

@@ -190,3 +190,11 @@ def test_a_bucket_of_results_that_is_not_for_us_is_named(s3_server, method):
         "FIX  results       s3://bucket/run/.videofeatures-check: cannot be written and read: "
         "bucket: no permission (403). Allow it, or choose another"
     )
+
+
+def test_a_bucket_that_gives_back_other_bytes_is_named(s3_server):
+    s3_server.fault = lambda r: r.edit(lambda _: b"y") if r.method == "GET" else None
+    assert str(checks.check_bucket("s3://bucket/run")) == (
+        "FIX  results       s3://bucket/run/.videofeatures-check: other bytes came back than were "
+        "written. Choose another storage for results"
+    )

@@ -220,8 +220,11 @@ def check_bucket(results: str) -> Finding:
     seconds = time.monotonic() - started
     with contextlib.suppress(VideoError):  # runs need not remove anything there
         store.remove(url)
+    if not is_same:
+        text = f"{url}: other bytes came back than were written. Choose another storage for results"
+        return Finding(False, "results", text)
     text = f"{results}: written and read in {seconds:.3f} s; each row that is done takes a write"
-    return Finding(is_same, "results", text)
+    return Finding(True, "results", text)
 
 
 def check_disk(folders: Sequence[str], recipes: Sequence[Recipe], expected: Estimate) -> Finding:
