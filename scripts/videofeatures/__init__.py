@@ -5,4 +5,4 @@ rows → jobs → frames → clips → batches → features → files
 A room for each step: see `scripts/README.md`. Nothing here knows Snakemake.
 """
 
-__version__ = "0.7.0"
+__version__ = "0.7.1"

@@ -44,6 +44,20 @@ def test_candidates_are_videos_of_one_length():
     assert len(samples.find_candidates(done, 2)) == 2
 
 
+def distances(points: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(points[:, None] - points[None], axis=2)
+
+
+def test_a_map_of_three_videos_is_as_wide_as_their_features_are_apart():
+    means = np.random.default_rng(0).normal(size=(3, 32)).astype(np.float32)
+    points = samples.make_map(means)
+    np.testing.assert_allclose(distances(points), distances(samples.centre(means)), atol=1e-5)
+
+
+def test_videos_that_are_the_same_have_one_place():
+    assert not distances(samples.make_map(np.ones((4, 32), np.float32))).any()
+
+
 @pytest.mark.parametrize("num_videos", [2, 3, 5, 50])
 def test_a_map_has_a_place_for_each_video_near_those_that_are_alike(num_videos):
     random = np.random.default_rng(0)
@@ -54,7 +68,7 @@ def test_a_map_has_a_place_for_each_video_near_those_that_are_alike(num_videos):
     assert points.shape == (num_videos, 2)
     assert np.isfinite(points).all()
     if num_videos == 50:
-        distance = np.linalg.norm(points[:, None] - points[None], axis=2)
+        distance = distances(points)
         np.fill_diagonal(distance, np.inf)
         assert (group[distance.argmin(axis=1)] == group).all()
 

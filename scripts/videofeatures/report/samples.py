@@ -179,14 +179,18 @@ def make_map(means: np.ndarray) -> np.ndarray:
     Args:
         means: (videos, feature_dim), of two videos or more.
     """
+    unit = centre(means)
+    if len(unit) < MIN_MAPPED:
+        unit = unit - unit.mean(axis=0)
+        rotated, sizes, _ = np.linalg.svd(unit, full_matrices=False)
+        return np.pad(rotated * sizes, ((0, 0), (0, 2)))[:, :2]
+
+    # A second to import, which small collections do without.
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
-    unit = centre(means)
     num_components = min(NUM_COMPONENTS, *unit.shape)
     reduced = PCA(num_components, random_state=0).fit_transform(unit)
-    if len(unit) < MIN_MAPPED:
-        return np.pad(reduced, ((0, 0), (0, 2)))[:, :2]
     perplexity = min(MAX_PERPLEXITY, (len(unit) - 1) / 3)
     return TSNE(2, perplexity=perplexity, init="pca", random_state=0).fit_transform(reduced)
 
