@@ -474,13 +474,13 @@ def test_the_workflow_does_rows_of_a_bucket(workflow, s3_server):
     subprocess.run(
         [*make_csv, "--features", "s3://bucket/features"], cwd=workflow.folder, check=True
     )
-    given = {"allowed_schemes": "s3", "report": "true"}
+    given = {"allowed_schemes": "s3"}
     told = workflow.run("-n", **given).stderr
     assert "s3://bucket/features/deep/b.npy  ←  s3://bucket/videos/deep/b.mp4" in told
     assert "2 videos to be brought" in told
     refused = workflow.run("-n", check=False)
     assert "unless you say so" in refused.stdout + refused.stderr
-    workflow.run(**given)
+    workflow.run(**given, report="true")
     assert {"features/a.npy", "features/deep/b.npy"} <= set(s3_server.list())
     assert {line["state"] for line in workflow.manifest().values()} == {"done"}
     assert (workflow.results / "report.html").exists()
