@@ -48,6 +48,22 @@ def rows(tmp_path) -> list[tuple[str, str]]:
     return rows
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"), [({}, "10000"), ({"OMP_WAIT_POLICY": "passive"}, "0")]
+)
+def test_threads_that_wait_sleep_soon_unless_told_otherwise(
+    tmp_path, rows, monkeypatch, given, expected
+):
+    """As the library of the threads understands it, which reads the environment once."""
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in (given | {"OMP_DISPLAY_ENV": "verbose"}).items():
+        monkeypatch.setenv(name, value)
+    options = ("--backbone", "efficientnet_lite0", "--weights", "random")
+    told = run(tmp_path, "--csv", "input.csv", *options).stderr
+    assert f"GOMP_SPINCOUNT = '{expected}'" in told
+
+
 def put_weights(folder: Path, backbone: str, path: str) -> None:
     import torch
 

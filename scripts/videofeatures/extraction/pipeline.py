@@ -57,13 +57,6 @@ from videofeatures.settings import Settings
 if TYPE_CHECKING:
     from videofeatures.networks.network import Network
 
-SPIN_COUNT = "10000"
-"""How often a thread of torch looks for the next thing to do before it sleeps: some 0.1 ms. By its
-own default, 30 times as often (GCC's libgomp), it keeps those that decode, or other jobs, from the
-core. On two cores, one job took 8.5 to 8.9 instead of 8.5 to 10.8 s over 160 s of 720p with
-EfficientNet-Lite0, two at a time 18 instead of 49 s. Not to wait at all (`OMP_WAIT_POLICY=passive`)
-makes batches of one image half as slow again (all measured)."""
-
 WAIT_SECONDS = 1
 """For an event, before a look at what others have done meanwhile."""
 
@@ -389,8 +382,6 @@ class _Extraction:
 
 
 def _load_networks(job: Job, held: Device | None, num_threads: int) -> list[Network]:
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # read when torch is imported
     gc.disable()  # looking for garbage is a fifth of the time of importing torch (measured)
     try:
         import torch
