@@ -550,24 +550,10 @@ def open_store(scheme: str) -> Store:
     Raises:
         UserError: its package is not installed.
     """
-    options: dict[str, Any] = {}
-    if scheme == "s3":
-        for name in ("botocore", "aiobotocore", "s3fs"):
-            logging.getLogger(name).setLevel(logging.ERROR)  # what they find out is told here
-        options = {
-            "config_kwargs": {
-                # Tried again by `_retry`, as is what comes after the answer's head.
-                "retries": {"mode": "standard", "total_max_attempts": 1},
-                "max_pool_connections": MAX_CONNECTIONS,
-                "connect_timeout": CONNECT_SECONDS,
-                "read_timeout": READ_SECONDS,
-            }
-        }
     try:
         import fsspec
 
-        if scheme == "s3":
-            options["session"] = _s3_session()
+        options = _s3_options() if scheme == "s3" else {}
         filesystem = fsspec.filesystem(scheme, use_listings_cache=False, **options)
     except ImportError as error:
         raise UserError(
@@ -577,6 +563,26 @@ def open_store(scheme: str) -> Store:
         return Store(filesystem)
     filesystem.retries = 1
     return S3Store(filesystem)
+
+
+def _s3_options() -> dict[str, Any]:
+    """Return what s3fs is opened with.
+
+    Raises:
+        ImportError: s3fs is not installed.
+    """
+    for name in ("botocore", "aiobotocore", "s3fs"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # what they find out is told here
+    return {
+        "session": _s3_session(),
+        "config_kwargs": {
+            # Tried again by `_retry`, as is what comes after the answer's head.
+            "retries": {"mode": "standard", "total_max_attempts": 1},
+            "max_pool_connections": MAX_CONNECTIONS,
+            "connect_timeout": CONNECT_SECONDS,
+            "read_timeout": READ_SECONDS,
+        },
+    }
 
 
 def _s3_session() -> Any:
